@@ -1,0 +1,44 @@
+"""AdaFV: text-aware, training-free pruning of LLaVA's visual tokens, with honest reports.
+
+Importing this package imports no torch; the first attribute that needs it does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from adafv.budget import Budget
+from adafv.errors import AdaFVError, BudgetError, CheckpointError, DeviceError, ImageError, InputError
+from adafv.records import Answer, Question
+from adafv.settings import LoadSettings, RunSettings
+
+if TYPE_CHECKING:
+    from adafv.engine import Model, load
+    from adafv.mixture import select
+
+__version__ = "0.1.0"
+__all__ = [
+    "AdaFVError",
+    "Answer",
+    "Budget",
+    "BudgetError",
+    "CheckpointError",
+    "DeviceError",
+    "ImageError",
+    "InputError",
+    "LoadSettings",
+    "Model",
+    "Question",
+    "RunSettings",
+    "load",
+    "select",
+]
+
+_LAZY = {"load": "adafv.engine", "Model": "adafv.engine", "select": "adafv.mixture"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'adafv' has no attribute {name!r}")

@@ -1,0 +1,66 @@
+"""Budget: how many visual tokens of an image are kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from adafv.errors import BudgetError
+
+_FIX = "give a number of visual tokens (128), a share of the image's own (25%), or all"
+_COUNT = re.compile(r"[0-9]+")
+_SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget as the user wrote it: `128`, `25%` or `all`.
+
+    Exactly one of `count` and `share` is set, or neither for `all`.
+    """
+
+    text: str
+    count: int | None = None
+    share: Fraction | None = None
+
+    @classmethod
+    def parse(cls, keep: str | int | Budget) -> Budget:
+        """Read a budget.
+
+        Args:
+            keep: `128` (visual tokens per image, all crops together), `"25%"` (of the image's own), `"all"`.
+
+        Raises:
+            BudgetError: not of that form, zero, negative, or more than 100 %.
+        """
+        if isinstance(keep, Budget):
+            return keep
+        if isinstance(keep, bool):
+            raise BudgetError(f"keep: {keep!r} is no budget", _FIX)
+        text = str(keep).strip().lower()
+        if text == "all":
+            return cls(text)
+        if _COUNT.fullmatch(text):
+            count = int(text)
+            if count < 1:
+                raise BudgetError(f"keep: {keep} keeps no visual token", _FIX)
+            return cls(str(count), count=count)
+        match = _SHARE.fullmatch(text)
+        if match is None:
+            raise BudgetError(f"keep: {str(keep)!r} is no budget", _FIX)
+        share = Fraction(match[1]) / 100
+        if not 0 < share <= 1:
+            raise BudgetError(f"keep: {keep} is not between 0% and 100%", _FIX)
+        return cls(text, share=share)
+
+    def tokens(self, visual: int) -> int:
+        """Visual tokens to keep of an image that has `visual` candidates: at least 1, at most all.
+
+        A share is rounded half up, in exact arithmetic, so that `25%` of 2880 is 720 everywhere.
+        """
+        if self.count is not None:
+            return min(self.count, visual)
+        if self.share is not None:
+            return max(1, int(self.share * visual + Fraction(1, 2)))
+        return visual

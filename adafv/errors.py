@@ -1,0 +1,38 @@
+"""The errors that users meet: each says what is wrong, with the value, and how to put it right."""
+
+from __future__ import annotations
+
+
+class AdaFVError(Exception):
+    """Base of every error raised on purpose.
+
+    Args:
+        what: one sentence that names the offending value.
+        fix: what the user can do about it; empty when there is nothing to be done.
+    """
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        self.what = what
+        self.fix = fix
+        super().__init__(f"{what}\n  {fix}" if fix else what)
+
+
+class InputError(AdaFVError):
+    """A question, a setting or scores that cannot be used."""
+
+
+class ImageError(InputError):
+    """An image that cannot be read."""
+
+
+class BudgetError(InputError):
+    """A budget (`keep`) that is no budget."""
+
+
+
+class CheckpointError(AdaFVError):
+    """A checkpoint that is missing, broken, or of a family that is not supported."""
+
+
+class DeviceError(AdaFVError):
+    """A device that is not there or has too little memory."""

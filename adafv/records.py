@@ -1,0 +1,176 @@
+"""What goes in and what comes out: frozen records that read and write JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+QuestionId = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one image.
+
+    Args:
+        question_id: any JSON scalar.
+        image: a path, encoded image bytes, or a `PIL.Image.Image`.
+        text: the question itself.
+        metadata: whatever else its owner wants back with the answer.
+    """
+
+    question_id: QuestionId
+    image: Any
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of one prompt and its answer.
+
+    `kept = from_saliency + from_similarity - from_both`; the last three are `None` where a pruner has no
+    such split. `text` counts everything that is not visual; `newlines` the row-end embeddings
+    (LLaVA-NeXT) that are fed only when nothing is pruned.
+    """
+
+    visual: int
+    kept: int
+    from_saliency: int | None
+    from_similarity: int | None
+    from_both: int | None
+    text: int
+    generated: int
+    crops: int
+    newlines: int = 0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall-clock seconds between device synchronisations.
+
+    `vision` covers tower and projector, `score` the text-to-image similarity, `prune` the selection,
+    `prefill` splicing and the first forward of the language model. `ttft` (time to first token) is
+    vision + score + prune + prefill, so it starts when the pixels are ready. `decode` is the time of all later
+    tokens, `tpot` (time per output token) that of one of them, `None` if there was none. `total` includes
+    `preprocess`. A stage that was shared (one image, several questions) counts for the first answer only;
+    the stages of a batch are the batch's.
+    """
+
+    preprocess: float
+    vision: float
+    score: float
+    prune: float
+    prefill: float
+    ttft: float
+    decode: float
+    tpot: float | None
+    total: float
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations, two per multiply-accumulate, matrix products and attention only.
+
+    `unpruned_total` is what the same engine would have spent on the same answer with every visual token.
+    """
+
+    vision: int
+    projector: int
+    score: int
+    prefill: int
+    decode: int
+    total: int
+    unpruned_total: int
+
+
+@dataclass(frozen=True)
+class MemoryBytes:
+    """Key/value cache at the end of the answer; `peak` is the device's, `None` where it is not tracked."""
+
+    kv_cache: int
+    unpruned_kv_cache: int
+    peak: int | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a question could not be answered."""
+
+    type: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same question, unpruned, in the same process and on the same attention kernel."""
+
+    text: str
+    agrees: bool
+    ttft: float
+    total: float
+    speedup_ttft: float
+    speedup_total: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer with its report; `text` is `None` exactly when `error` is set.
+
+    The fields `question_id`, `prompt`, `text`, `answer_id`, `model_id` and `metadata` are LLaVA's answer
+    format, so that LLaVA's own evaluation scripts read ours.
+    """
+
+    question_id: QuestionId
+    prompt: str
+    text: str | None
+    model_id: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    finish_reason: str | None = None
+    pruner: str | None = None
+    keep: str | None = None
+    tokens: TokenCounts | None = None
+    latency_s: Latency | None = None
+    flops: Flops | None = None
+    memory_bytes: MemoryBytes | None = None
+    error: Failure | None = None
+    compare: Comparison | None = None
+
+    @property
+    def latency(self) -> Latency | None:
+        """`latency_s`, for those who write Python rather than JSON."""
+        return self.latency_s
+
+    @property
+    def answer_id(self) -> str:
+        """22 characters made from the content, so that equal runs give equal ids."""
+        key = [self.question_id, self.prompt, self.text, self.model_id, self.pruner, self.keep]
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:22]
+
+    def with_id(self, question: Question) -> Answer:
+        """The same answer under the question's own id and metadata."""
+        return replace(self, question_id=question.question_id, metadata=dict(question.metadata))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object in the documented key order."""
+        out: dict[str, Any] = {
+            "question_id": self.question_id,
+            "prompt": self.prompt,
+            "text": self.text,
+            "answer_id": self.answer_id,
+            "model_id": self.model_id,
+            "metadata": dict(self.metadata),
+            "finish_reason": self.finish_reason,
+            "pruner": self.pruner,
+            "keep": self.keep,
+        }
+        for name in ("tokens", "latency_s", "flops", "memory_bytes", "error"):
+            value = getattr(self, name)
+            out[name] = None if value is None else asdict(value)
+        if self.compare is not None:
+            out["compare"] = asdict(self.compare)
+        return out

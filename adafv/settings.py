@@ -1,0 +1,100 @@
+"""What a user may choose: frozen, checked when made, with the names of the command line's flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from adafv import pruners
+from adafv.budget import Budget
+from adafv.errors import InputError
+
+DEMO = "demo"
+POSITIONS = ("compact", "original")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("int8", "int4")
+ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
+
+DeviceMap = str | Mapping[str, int | str]
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}: {value!r} is not one of {', '.join(choices)}", f"choose from {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """Which checkpoint, and where and how its weights are held.
+
+    Args:
+        model: checkpoint folder, hub id, or `demo` for the bundled one.
+        device_map: `auto`, `cpu`, `cuda`, `cuda:1`, `balanced`, `sequential`, or a module-to-device mapping.
+        max_memory: as in accelerate: device (`0`, `"cpu"`) to size (`"20GiB"`).
+        offload_folder: as in accelerate.
+        dtype: `auto` takes the checkpoint's own.
+        quantize: `int8` or `int4` (language model only; vision tower and projector stay as they are).
+        attention: attention kernel of both towers.
+        revision: hub revision.
+        offline: never touch the network.
+    """
+
+    model: str = DEMO
+    device_map: DeviceMap = "auto"
+    max_memory: Mapping[int | str, int | str] | None = None
+    offload_folder: str | None = None
+    dtype: str = "auto"
+    quantize: str | None = None
+    attention: str = "sdpa"
+    revision: str | None = None
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("dtype", self.dtype, DTYPES)
+        _check_choice("attention", self.attention, ATTENTIONS)
+        if self.quantize is not None:
+            _check_choice("quantize", self.quantize, QUANTIZATIONS)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a question is answered.
+
+    Args:
+        keep: the budget, `128`, `"25%"` or `"all"`.
+        pruner: a name of `adafv.pruners.names()`.
+        positions: `compact` renumbers the kept tokens (as published); `original` keeps the positions of the
+            unpruned prompt.
+        max_new_tokens: tokens generated at most.
+        temperature: 0 is greedy.
+        top_p: nucleus sampling, used with `temperature` above 0.
+        seed: of sampling and of the `random` pruner.
+        system: system text; `None` leaves it to the checkpoint's template.
+        compare: also run unpruned.
+
+    Raises:
+        BudgetError, InputError: a value that cannot be used.
+    """
+
+    keep: Budget | str | int = "25%"
+    pruner: str = "adafv"
+    positions: Literal["compact", "original"] = "compact"
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    system: str | None = None
+    compare: bool = False
+    budget: Budget = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "budget", Budget.parse(self.keep))
+        pruners.check(self.pruner)
+        _check_choice("positions", self.positions, POSITIONS)
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens: {self.max_new_tokens} generates nothing", "use 1 or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(f"temperature: {self.temperature} is negative or not finite", "use 0 for greedy")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p: {self.top_p} is not in (0, 1]", "use 1 to switch it off")
