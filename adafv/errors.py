@@ -29,7 +29,6 @@ class BudgetError(InputError):
     """A budget (`keep`) that is no budget."""
 
 
-
 class CheckpointError(AdaFVError):
     """A checkpoint that is missing, broken, or of a family that is not supported."""
 

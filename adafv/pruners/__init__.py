@@ -1,7 +1,7 @@
-"""The registry of pruners: a name, and the module whose `select` implements it.
+"""The registry of pruners.
 
-A pruner is a callable `(Evidence, keep) -> Selection` on tensors alone; it never sees a model. Adding one
-takes one file here and one line below.
+A pruner is a callable `(Evidence, keep) -> Selection` on tensors alone; it never sees a model. Adding one takes one
+file here, whose `select` it is, and one line below.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     Pruner = Callable[[Evidence, int], Selection]
 
+# Name -> whether it looks at the text: where it does not, similarity is neither computed nor charged.
 REGISTRY = {
-    "adafv": "adafv.pruners.adafv",
-    "saliency": "adafv.pruners.saliency",
-    "similarity": "adafv.pruners.similarity",
-    "uniform": "adafv.pruners.uniform",
-    "random": "adafv.pruners.random",
-    "none": "adafv.pruners.none",
+    "adafv": True,
+    "saliency": False,
+    "similarity": True,
+    "uniform": False,
+    "random": False,
+    "none": False,
 }
 
 
@@ -48,5 +49,10 @@ def get(name: str) -> Pruner:
         InputError: there is none.
     """
     check(name)
-    pruner: Pruner = importlib.import_module(REGISTRY[name]).select
+    pruner: Pruner = importlib.import_module(f"adafv.pruners.{name}").select
     return pruner
+
+
+def looks_at_text(name: str) -> bool:
+    """Whether the pruner of that name needs text-to-image similarity."""
+    return REGISTRY[name]

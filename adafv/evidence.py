@@ -1,0 +1,91 @@
+"""What a pruner may look at, and what it answers: frozen records of tensors, no model in sight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from adafv.errors import InputError
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A padded batch of B images with one question each; N candidates at most, T text tokens at most.
+
+    Args:
+        saliency: (B, N) float32, [CLS] attention; zero on padding.
+        similarity: (B, T, N) float32, softmax of each text token over the candidates; zero on padding.
+        valid: (B, N) bool, false on padding, which is always at the end of a row.
+        crop: (B, N) int64, the crop a candidate comes from.
+        crops: crops of each image.
+        grids: per image, (rows, columns) of the patch grids that make up its candidates, in order and row by
+            row: one for LLaVA-1.5; for LLaVA-NeXT the thumbnail's, then the unpadded mosaic's.
+        seeds: per image, for pruners that draw.
+    """
+
+    saliency: Tensor
+    similarity: Tensor
+    valid: Tensor
+    crop: Tensor
+    crops: tuple[int, ...]
+    grids: tuple[tuple[Grid, ...], ...]
+    seeds: tuple[int, ...]
+
+    @cached_property
+    def relevance(self) -> Tensor:
+        """(B, N) float32: the similarity of each candidate to its best text token, `t_i = max_j S_ji`."""
+        return self.similarity.amax(dim=1)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a pruner keeps.
+
+    Args:
+        indices: (B, K) int64, distinct, ascending.
+        by_saliency: (B, K) bool, chosen by saliency; `None` where the pruner has no such split.
+        by_similarity: (B, K) bool, chosen by similarity; a token can be both.
+    """
+
+    indices: Tensor
+    by_saliency: Tensor | None = None
+    by_similarity: Tensor | None = None
+
+    @classmethod
+    def of_mask(cls, kept: Tensor, keep: int, by_saliency: Tensor, by_similarity: Tensor) -> Selection:
+        """From (B, N) masks, `kept` true exactly `keep` times a row. No host synchronisation."""
+        indices = compress(kept, keep)
+        return cls(indices, by_saliency.gather(1, indices), by_similarity.gather(1, indices))
+
+
+def compress(mask: Tensor, count: int) -> Tensor:
+    """(B, count) int64: the columns at which each row of `mask` (B, N) is true, ascending.
+
+    Rows need `count` true entries at least; `nonzero` would do the same with a host synchronisation.
+    """
+    columns = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    # Entries that are not wanted are written to a place behind the last, which is cut off.
+    place = torch.where(mask, mask.cumsum(dim=1) - 1, count).clamp(max=count)
+    out = columns.new_zeros(mask.shape[0], count + 1)
+    return out.scatter_(1, place, columns)[:, :count]
+
+
+def check_scores(name: str, scores: Tensor) -> None:
+    """Refuse scores that cannot be ranked. Synchronises with the device once.
+
+    Raises:
+        InputError: NaN, infinite or negative values.
+    """
+    lowest, highest = scores.aminmax()
+    if bool((lowest >= 0) & (highest < torch.inf)):  # false for NaN as well, which aminmax propagates
+        return
+    bad = scores[~torch.isfinite(scores) | (scores < 0)]
+    raise InputError(
+        f"{name}: {bad.numel()} of {scores.numel()} scores are NaN, infinite or negative, the first is {bad[0].item()}",
+        "scores are attention or softmax weights; check the checkpoint's weights and dtype (try --dtype float32)",
+    )

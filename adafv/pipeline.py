@@ -1,0 +1,179 @@
+"""The stages on tensors: encode image -> score -> prune -> splice -> prefill -> decode. Knows no records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from adafv import pruners
+from adafv.checkpoint import Checkpoint
+from adafv.decoding import Decoded, Spliced, generate, splice
+from adafv.devices import execution_device
+from adafv.errors import DeviceError, InputError
+from adafv.evidence import Selection, check_scores
+from adafv.llava import ImageEncoding, LlavaStages
+from adafv.llava_next import LlavaNextStages
+from adafv.prompt import Prompt
+from adafv.scoring import gather_evidence
+from adafv.settings import RunSettings
+from adafv.timing import Stopwatch
+
+_STAGES = {"llava": LlavaStages, "llava_next": LlavaNextStages}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt on its way through the stages; `seed` is for pruners that draw."""
+
+    prompt: Prompt
+    image: ImageEncoding
+    seed: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of one prompt's image.
+
+    Args:
+        tokens: (K, D) visual tokens, newlines among them when nothing was pruned.
+        places: (K,) their places among the packed tokens.
+        by_saliency, by_similarity: (K,) bool, who chose them, where the pruner says so.
+    """
+
+    tokens: Tensor
+    places: Tensor
+    by_saliency: Tensor | None = None
+    by_similarity: Tensor | None = None
+
+    @classmethod
+    def everything(cls, image: ImageEncoding) -> Kept:
+        """The unpruned image."""
+        return cls(image.packed, torch.arange(len(image.packed), device=image.packed.device))
+
+    @classmethod
+    def chosen(cls, image: ImageEncoding, selection: Selection, row: int) -> Kept:
+        """One row of a selection."""
+        places = image.candidates[selection.indices[row]]
+        masks = (selection.by_saliency, selection.by_similarity)
+        return cls(image.packed[places], places, *(None if mask is None else mask[row] for mask in masks))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one row."""
+
+    kept: Kept
+    decoded: Decoded
+
+
+class Pipeline:
+    """The stages of one loaded checkpoint, over batches of prompts."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.model = checkpoint.model
+        self.devices = sorted({p.device for p in self.model.parameters() if p.device.type != "meta"}, key=str)
+        self._stages = _STAGES[checkpoint.family](checkpoint)
+        self._home = execution_device(self.model.get_input_embeddings())
+
+    @torch.inference_mode()
+    def encode(self, image: Image, watch: Stopwatch) -> ImageEncoding:
+        """One RGB image; adds to `watch` under `preprocess` and `vision`.
+
+        Raises:
+            ImageError: a strip too thin to be resized.
+            InputError: saliency that is not finite.
+            DeviceError: out of memory.
+        """
+        with watch.span("preprocess"):
+            pixels = self._stages.preprocess(image)
+        with watch.span("vision"), _memory_explained():
+            encoding = self._stages.encode([pixels])[0].to(self._home)
+        check_scores("saliency", encoding.saliency)
+        return encoding
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[Row], settings: RunSettings, watch: Stopwatch) -> list[Outcome]:
+        """Answer B prompts together; adds to `watch` under `score`, `prune`, `prefill` and `decode`.
+
+        Raises:
+            InputError: a prompt longer than the model's context, or similarity that is not finite.
+            DeviceError: out of memory.
+        """
+        self._reset_peak()
+        with _memory_explained():
+            with watch.span("prefill"):
+                texts = [self._stages.embed(row.prompt.before + row.prompt.after) for row in rows]
+            kept = self._prune(rows, texts, settings, watch)
+            with watch.span("prefill"):
+                original = settings.positions == "original"
+                prompts = [self._splice(*parts, original) for parts in zip(rows, texts, kept, strict=True)]
+            decoded = generate(self.model, prompts, settings, watch)
+        return [Outcome(*parts) for parts in zip(kept, decoded, strict=True)]
+
+    def peak_bytes(self) -> int | None:
+        """Most memory that tensors took on the accelerators since the last `run` began; `None` on CPUs."""
+        tracked = [device for device in self.devices if device.type == "cuda"]
+        return sum(torch.cuda.max_memory_allocated(device) for device in tracked) if tracked else None
+
+    def _reset_peak(self) -> None:
+        for device in self.devices:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+
+    def _prune(
+        self, rows: Sequence[Row], texts: Sequence[Tensor], settings: RunSettings, watch: Stopwatch
+    ) -> list[Kept]:
+        """Rows with the same budget are pruned together; where the budget covers everything nothing is scored."""
+        kept = [Kept.everything(row.image) for row in rows]
+        budgets: dict[int, list[int]] = {}
+        for number, row in enumerate(rows):
+            keep = settings.budget.tokens(row.image.visual)
+            if settings.pruner != "none" and keep < row.image.visual:
+                budgets.setdefault(keep, []).append(number)
+        for keep, numbers in budgets.items():
+            some, their_texts = [rows[i] for i in numbers], [texts[i] for i in numbers]
+            selection = self._select(some, their_texts, keep, settings.pruner, watch)
+            for place, number in enumerate(numbers):
+                kept[number] = Kept.chosen(rows[number].image, selection, place)
+        return kept
+
+    def _select(
+        self, rows: Sequence[Row], texts: Sequence[Tensor], keep: int, pruner: str, watch: Stopwatch
+    ) -> Selection:
+        with watch.span("score"):
+            spans = zip(rows, texts, strict=True)
+            after = [
+                text[len(row.prompt.before) if pruners.looks_at_text(pruner) else len(text) :] for row, text in spans
+            ]
+            evidence = gather_evidence([row.image for row in rows], after, [row.seed for row in rows])
+            if evidence.similarity.numel():
+                check_scores("similarity", evidence.similarity)
+        with watch.span("prune"):
+            return pruners.get(pruner)(evidence, keep)
+
+    def _splice(self, row: Row, text: Tensor, kept: Kept, original: bool) -> Spliced:
+        before = len(row.prompt.before)
+        spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(row.image.packed), original)
+        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if limit is not None and len(spliced.embeddings) >= limit:
+            raise InputError(
+                f"the prompt has {len(spliced.embeddings)} tokens ({len(kept.tokens)} visual), the model takes {limit}",
+                "ask a shorter question, or keep fewer visual tokens (--keep)",
+            )
+        return spliced
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"out of memory: {str(error).splitlines()[0]}",
+            "keep fewer visual tokens (--keep), use smaller batches, --dtype bfloat16 or --quantize int4",
+        ) from error

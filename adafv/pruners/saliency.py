@@ -1,0 +1,11 @@
+"""The most salient tokens (FasterVLM, arXiv 2412.01818), with the same fair share for each crop as in AdaFV."""
+
+from __future__ import annotations
+
+from adafv.evidence import Evidence, Selection
+from adafv.mixture import saliency_ranking
+
+
+def select(evidence: Evidence, keep: int) -> Selection:
+    """Keep the top `keep` by [CLS] attention: (B, keep) indices."""
+    return Selection(saliency_ranking(evidence, keep).sort(dim=1).values)

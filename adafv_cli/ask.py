@@ -1,0 +1,193 @@
+"""`adafv ask IMAGE QUESTION...`: answers on stdout, a report of what they cost on stderr."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adafv.errors import AdaFVError, InputError
+from adafv.records import Answer
+from adafv.settings import DEMO, LoadSettings, RunSettings
+from adafv_cli import report
+from adafv_cli.console import VERBOSE, Streams
+from adafv_cli.exits import Exit, UsageError
+from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+
+if TYPE_CHECKING:
+    from adafv.engine import Model
+
+HELP = """
+Answer questions about one image.
+
+[bold]Examples[/]
+  adafv ask sample_images/street.png "what color is the sign?"
+  adafv ask photo.jpg "what is this?" "how many?" -m llava-hf/llava-1.5-7b-hf
+  adafv ask photo.jpg "what is this?" --keep 128 --compare
+  curl -sL URL | adafv ask - "what is this?" --json | jq .flops
+
+Answers go to stdout, one line each, and the report to stderr. Several
+questions share one encoding of the image. IMAGE - reads the image from
+standard input; without QUESTION the question is read from there.
+"""
+
+DEMO_NOTE = "the demo only knows drawn scenes; photos need -m llava-hf/llava-1.5-7b-hf"
+SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's scene renderer
+
+
+@takes_flags
+def ask(
+    ctx: typer.Context,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file, or - for standard input.")],
+    load: LoadFlags,
+    run: RunFlags,
+    output: OutputFlags,
+    questions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="QUESTION", show_default=False, help="One or more; default: read from standard input."
+        ),
+    ] = None,
+) -> None:
+    """Run the command: check everything that needs no model, load it, answer, report."""
+    streams: Streams = ctx.obj
+    output.apply(streams)
+    load_settings, run_settings = load.settings(ctx), run.settings(ctx)
+    source, asked = _inputs(image, questions or [], streams)
+    with streams.library_noise():
+        from adafv.images import check_image
+
+        check_image(source)
+        model = _load(load_settings, streams)
+        if model.is_demo and not _is_scene(source):
+            streams.note(DEMO_NOTE)
+        if streams.verbosity >= VERBOSE:
+            streams.say(report.settings(model.describe(), run_settings))
+        answers = []
+        for answer in _answers(model, source, asked, run_settings, streams):
+            _print(answer, streams, as_json=output.as_json, alone=len(asked) == 1)
+            answers.append(answer)
+    if not output.as_json:
+        _report(answers, streams)
+    if any(answer.error for answer in answers):
+        raise typer.Exit(Exit.SOME_FAILED)
+
+
+def _inputs(image: str, questions: Sequence[str], streams: Streams) -> tuple[str | bytes, list[str]]:
+    """The image (a path, or its bytes) and the questions, from the command line or standard input.
+
+    Raises:
+        UsageError: both from standard input, nothing piped there, no such file.
+        InputError: an empty question.
+    """
+    from_stdin = list(questions) in ([], ["-"])
+    if image == "-" and from_stdin:
+        raise UsageError("IMAGE and QUESTION cannot both come from standard input", 'adafv ask - "QUESTION"')
+    if (image == "-" or from_stdin) and streams.stdin.isatty():
+        missing = "IMAGE" if image == "-" else "QUESTION"
+        what = f"{missing} is missing: nothing is piped to standard input"
+        raise UsageError(what, 'adafv ask IMAGE "QUESTION"')
+    source = streams.stdin.buffer.read() if image == "-" else _existing(image)
+    asked = [_piped_question(streams)] if from_stdin else list(questions)
+    for number, question in enumerate(asked, start=1):
+        which = f"question {number}" if len(asked) > 1 else "the question"
+        if not question.strip():
+            raise InputError(f"{which} is empty: {question!r}", 'adafv ask IMAGE "what is this?"')
+        try:
+            question.encode()
+        except UnicodeEncodeError:
+            what = f"{which} is not valid UTF-8: {question!r}"
+            raise InputError(what, "check the terminal's encoding") from None
+    return source, asked
+
+
+def _existing(image: str) -> str | bytes:
+    if image.startswith(("http://", "https://")):
+        what = f"{image} is a web address, and images are read from files"
+        raise UsageError(what, f"curl -sL {image} | adafv ask - ...")
+    try:
+        mode = Path(image).stat().st_mode
+    except OSError as error:
+        what = f"image {image!r}: {error.strerror}"
+        raise UsageError(what, "check the path; - reads standard input") from None
+    if stat.S_ISFIFO(mode):  # <(...) of a shell can be read only once, and it is checked before it is used
+        return Path(image).read_bytes()
+    return image
+
+
+def _piped_question(streams: Streams) -> str:
+    try:
+        return streams.stdin.buffer.read().decode().strip()
+    except UnicodeDecodeError as error:
+        what = f"the question on standard input is not UTF-8 text: {error}"
+        raise InputError(what, "pipe plain text") from None
+
+
+def _load(settings: LoadSettings, streams: Streams) -> Model:
+    hub = settings.model != DEMO and not Path(settings.model).exists()
+    with streams.busy(f"loading {settings.model}" + (" (-v shows downloads)" if hub else "")):
+        from adafv.engine import load
+
+        return load(settings)
+
+
+def _is_scene(source: str | bytes) -> bool:
+    """Whether the image is one that the demo's renderer drew."""
+    from PIL import Image
+
+    with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+        return SCENE_KEY in image.info
+
+
+def _answers(
+    model: Model, source: str | bytes, questions: list[str], settings: RunSettings, streams: Streams
+) -> Iterator[Answer]:
+    answers = model.answer(source, questions, settings)
+    for number in range(1, len(questions) + 1):
+        count = f" {number} of {len(questions)}" if len(questions) > 1 else ""
+        with streams.busy(f"answering{count}"):
+            answer = next(answers, None)
+        if answer is None:
+            return
+        yield answer
+
+
+def _print(answer: Answer, streams: Streams, *, as_json: bool, alone: bool) -> None:
+    """Write one answer to stdout. Of several, the nth line is the nth answer, empty where it failed."""
+    if as_json:
+        streams.data(json.dumps(answer.to_json(), ensure_ascii=not _is_utf8(streams), allow_nan=False))
+    elif alone and answer.text is not None:
+        streams.data(answer.text)
+    elif not alone:
+        streams.data(" ".join((answer.text or "").split("\n")))
+    if answer.error is not None:
+        streams.error(AdaFVError(f"{answer.prompt!r}: {answer.error.message}", answer.error.fix))
+    elif answer.finish_reason == "length" and answer.tokens is not None and not as_json:
+        streams.note(f"cut at {answer.tokens.generated} tokens; --max-new-tokens takes more")
+
+
+def _is_utf8(streams: Streams) -> bool:
+    return (streams.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+
+
+def _report(answers: list[Answer], streams: Streams) -> None:
+    answered = [answer for answer in answers if answer.error is None]
+    if not answered:
+        return
+    if streams.stdout.isatty() and streams.stderr.isatty():
+        streams.say("")
+    bars = streams.animated and streams.unicode
+    if len(answers) == 1:
+        streams.say(report.single(answers[0], bars=bars, details=streams.verbosity >= VERBOSE))
+        return
+    if streams.verbosity >= VERBOSE:
+        for number, answer in enumerate(answered, start=1):
+            streams.say(f"question {number}: {answer.prompt}")
+            streams.say(report.single(answer, bars=bars, details=True))
+            streams.say("")
+    streams.say(report.several(answers))

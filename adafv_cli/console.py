@@ -1,0 +1,161 @@
+"""Streams: stdout carries data and nothing else; all that is said to a person goes to stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from adafv.errors import AdaFVError
+
+QUIET, NORMAL, VERBOSE, DEBUG = -1, 0, 1, 2
+
+# Read by the libraries when they are imported, so to be set before. A user's own setting wins.
+_QUIET_LIBRARIES = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' bars follow it too
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+}
+
+
+class ReaderGone(Exception):
+    """Nobody reads our output any more."""
+
+
+class _StderrConsole(Console):
+    """A console that leaves the way a broken pipe ends to `app.run`."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise ReaderGone
+
+
+class Streams:
+    """The three standard streams of one run, and how much is said on stderr.
+
+    Args:
+        stdin, stdout, stderr: the process's, or a test's.
+        verbosity: `QUIET`, `NORMAL`, `VERBOSE` or `DEBUG`.
+    """
+
+    def __init__(self, stdin: TextIO, stdout: TextIO, stderr: TextIO, verbosity: int = NORMAL) -> None:
+        self.stdin, self.stdout, self.stderr, self.verbosity = stdin, stdout, stderr, verbosity
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stderr.isatty()
+        # With no colour system rich writes no escape at all; under NO_COLOR alone it would still write bold.
+        self.console = _StderrConsole(
+            file=stderr, color_system=None if plain else "auto", highlight=False, markup=False, emoji=False
+        )
+        self.animated = stderr.isatty() and not plain
+
+    @classmethod
+    def of_process(cls) -> Streams:
+        """The process's own; a stream that the caller closed reads as empty and swallows what is written."""
+        nothing = Path(os.devnull)
+        return cls(
+            sys.stdin or nothing.open(encoding="utf-8"),
+            sys.stdout or nothing.open("w", encoding="utf-8"),
+            sys.stderr or nothing.open("w", encoding="utf-8"),
+        )
+
+    @property
+    def unicode(self) -> bool:
+        """Whether stderr can show more than ASCII."""
+        return (self.stderr.encoding or "").lower().replace("-", "") == "utf8"
+
+    def data(self, line: str) -> None:
+        """Write one line of data to stdout at once.
+
+        Raises:
+            ReaderGone: the other end of the pipe is closed.
+            AdaFVError: the line cannot be written (a full disk).
+        """
+        encoding = self.stdout.encoding or "utf-8"
+        try:
+            # An answer in Chinese on a Latin-1 stdout loses characters, not the run.
+            self.stdout.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+            self.stdout.flush()
+        except BrokenPipeError:
+            raise ReaderGone from None
+        except OSError as error:
+            silence(self.stdout)
+            raise AdaFVError(f"cannot write to standard output: {error.strerror}") from error
+
+    def say(self, what: RenderableType) -> None:
+        """Print on stderr, unless quiet."""
+        if self.verbosity > QUIET:
+            self.console.print(what, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """One line that the user should know, unless quiet."""
+        self.say(Text.assemble(("note: ", "yellow"), text))
+
+    def error(self, error: AdaFVError) -> None:
+        """Say what is wrong and, on a second line, how to put it right. Also when quiet."""
+        lines = Text.assemble(("adafv: ", "bold red"), error.what)
+        if error.fix:
+            lines.append(f"\n  {error.fix}", "dim")
+        self.console.print(lines, soft_wrap=True)
+
+    def trace(self, error: BaseException) -> None:
+        """The traceback, for those who asked for it with -vv."""
+        if self.verbosity >= DEBUG:
+            self.console.print("".join(traceback.format_exception(error)), soft_wrap=True)
+
+    @contextmanager
+    def busy(self, doing: str) -> Iterator[None]:
+        """Show at a terminal what is going on, for as long as it does.
+
+        What a library prints meanwhile goes to stderr. So would a `print` of ours (rich's status takes
+        stdout too when stderr is a terminal): data goes through `data`, which holds the real stdout.
+        """
+        with redirect_stdout(self.stderr):
+            if self.verbosity == QUIET or not self.animated:
+                yield
+            elif self.verbosity >= VERBOSE:  # library logs come in between: a plain line
+                self.say(Text(f"{doing} ...", "dim"))
+                yield
+            else:
+                spinner = "dots" if self.unicode else "line"
+                with self.console.status(Text(f"{doing} ...", "dim"), spinner=spinner):
+                    yield
+
+    @contextmanager
+    def library_noise(self) -> Iterator[None]:
+        """Progress bars, logs and warnings of the libraries: silent, with -v warnings, with -vv all."""
+        disabled, environ = logging.root.manager.disable, dict(os.environ)
+        with warnings.catch_warnings():
+            if self.verbosity < VERBOSE:
+                logging.disable(logging.WARNING)
+                warnings.simplefilter("ignore")
+                for name, value in _QUIET_LIBRARIES.items():
+                    os.environ.setdefault(name, value)
+            elif self.verbosity >= DEBUG:
+                logging.basicConfig(stream=self.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+                os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info")
+            try:
+                yield
+            finally:
+                logging.disable(disabled)
+                for name in _QUIET_LIBRARIES.keys() - environ.keys():
+                    os.environ.pop(name, None)
+
+
+def silence(*streams: TextIO) -> None:
+    """Point streams at nothing, so that the interpreter's last flush cannot fail."""
+    for stream in streams:
+        try:
+            number = stream.fileno()
+        except (OSError, ValueError):  # a test's stream, or one that is closed
+            continue
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, number)
+        os.close(devnull)

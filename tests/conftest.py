@@ -1,0 +1,39 @@
+"""What most tests need: tiny checkpoints, saved once, loaded through the real path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import adafv
+from tests import tiny
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA-1.5 checkpoint."""
+    return tiny.save_llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="session")
+def llava(llava_folder: Path) -> adafv.Model:
+    """The same, loaded in float32."""
+    return adafv.load(str(llava_folder), dtype="float32")
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """An RGB image of smooth noise, different everywhere."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def image() -> Image.Image:
+    return noise(70, 56)

@@ -1,0 +1,106 @@
+"""Tiny LLaVA checkpoints with random weights, saved and loaded like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+IMAGE, PATCH = 56, 14
+SIDE = IMAGE // PATCH
+PATCHES = SIDE**2
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'][0]['text'] }} {% else %}"
+    "USER: {% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+CORPUS = [
+    "USER: what color is the sign? ASSISTANT: red",
+    "is there a red car? yes no",
+    "how many boats are there",
+]
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE, `<s>` in front, left padding, `<image>` as a token of its own."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>", "<pad>", "<image>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(CORPUS, trainer)
+    from tokenizers.processors import TemplateProcessing
+
+    core.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", core.token_to_id("<s>"))])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+        padding_side="left",
+    )
+
+
+def vision_config(**changes: Any) -> CLIPVisionConfig:
+    """A CLIP tower of 3 layers."""
+    settings: dict[str, Any] = dict(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        image_size=IMAGE, patch_size=PATCH, projection_dim=16,
+    )  # fmt: skip
+    return CLIPVisionConfig(**(settings | changes))
+
+
+def text_config(vocab: int, **changes: Any) -> LlamaConfig:
+    """A Llama of 2 layers with grouped-query attention."""
+    settings: dict[str, Any] = dict(
+        hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=vocab, bos_token_id=0, eos_token_id=1, pad_token_id=2, max_position_embeddings=512,
+    )  # fmt: skip
+    return LlamaConfig(**(settings | changes))
+
+
+def image_processor() -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(size={"shortest_edge": IMAGE}, crop_size={"height": IMAGE, "width": IMAGE})
+
+
+def save_llava(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """A LLaVA-1.5 checkpoint in `folder`; `changes` go to the top of its config."""
+    words = tokenizer()
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = dict(
+        vision_config=vision_config(),
+        text_config=text_config(len(words)),
+        image_token_index=3,
+        image_seq_length=PATCHES,
+    )
+    model = LlavaForConditionalGeneration(LlavaConfig(**(settings | changes)))
+    with torch.no_grad():  # larger embeddings than the default's, so that words and patches differ clearly
+        model.get_input_embeddings().weight.normal_()
+        model.lm_head.weight.normal_(std=0.3)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 2
+    model.save_pretrained(folder)
+    processor = LlavaProcessor(
+        image_processor(), words, patch_size=PATCH, vision_feature_select_strategy="default",
+        chat_template=TEMPLATE, num_additional_image_tokens=1,
+    )  # fmt: skip
+    processor.save_pretrained(folder)
+    return folder
