@@ -1,11 +1,16 @@
-"""A model that needs no torch, and a way to run the command line in this process with streams of our own."""
+"""A model that needs no torch, and a way to run the command line in this process with streams of our own.
+
+`python -m tests.cli_fakes ARGS` is `adafv ARGS` with that model, for tests that need a process.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import sys
+import time
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from adafv.records import Answer, Comparison, Failure, Flops, Latency, MemoryBytes, TokenCounts
 from adafv.settings import LoadSettings, RunSettings
-from adafv_cli.app import run
+from adafv_cli.app import main, run
 from adafv_cli.console import Streams
 
 ANSWER = Answer(
@@ -61,9 +66,13 @@ class FakeModel:
             yield replace(answer, question_id=number, prompt=question)
 
 
-def install(
-    monkeypatch: pytest.MonkeyPatch, model: FakeModel, failure: BaseException | None = None
-) -> FakeModel:
+def engine_with(load: Callable[[LoadSettings], FakeModel]) -> types.ModuleType:
+    engine = types.ModuleType("adafv.engine")
+    engine.load = load  # type: ignore[attr-defined]
+    return engine
+
+
+def install(monkeypatch: pytest.MonkeyPatch, model: FakeModel, failure: BaseException | None = None) -> FakeModel:
     """Put `model` where the command imports `load` from; `failure` is raised instead of loading."""
 
     def load(settings: LoadSettings) -> FakeModel:
@@ -72,9 +81,7 @@ def install(
             raise failure
         return model
 
-    engine = types.ModuleType("adafv.engine")
-    engine.load = load  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "adafv.engine", engine)
+    monkeypatch.setitem(sys.modules, "adafv.engine", engine_with(load))
     for name in ("ADAFV_MODEL", "ADAFV_KEEP", "ADAFV_DEVICE_MAP", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     return model
@@ -119,3 +126,14 @@ def picture(path: Path, scene: bool = False) -> str:
         info.add_text("adafv-scene", "1")
     Image.new("RGB", (24, 16), "red").save(path, pnginfo=info)
     return str(path)
+
+
+def _load_slowly(settings: LoadSettings) -> FakeModel:
+    time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))
+    sys.stdout.write("a library prints while it loads\n")
+    return FakeModel([replace(ANSWER, text=os.environ.get("FAKE_TEXT", "red"))])
+
+
+if __name__ == "__main__":
+    sys.modules["adafv.engine"] = engine_with(_load_slowly)
+    main()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import zlib
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin
+from PIL import Image, ImageFile, ImageOps
 
 from adafv.errors import ImageError
 from adafv.images import MAX_PIXELS, check_image, check_resized, content_key, image_size, open_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-NOISE = bytes(range(256)) * 48  # 64 x 64 RGB that does not compress to nothing
+NOISE = random.Random(0).randbytes(64 * 64 * 3)  # does not compress, so that a cut always costs pixels
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -35,19 +36,12 @@ def noise(mode: str = "RGB") -> Image.Image:
     return Image.frombytes("RGB", (64, 64), NOISE).convert(mode)
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises pixels and has none."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+def png(width: int, height: int, depth: int = 8, pixels: bytes = b"") -> bytes:
+    """An RGB PNG; without pixels it promises what it does not hold."""
+    header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
+    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(pixels), b"IEND"]
+    parts = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def refusal(source: object, **options: int) -> ImageError:
@@ -60,9 +54,7 @@ def refusal(source: object, **options: int) -> ImageError:
 # What must work
 
 
-@pytest.mark.parametrize(
-    "kind", ["PNG", "TIFF", "BMP", "PPM", "GIF", "WEBP", "TGA", "PCX", "ICO", "JPEG2000"]
-)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM", "GIF", "WEBP", "TGA", "PCX", "ICO", "JPEG2000"])
 def test_file_formats_give_their_pixels(kind, tmp_path):
     options = {"lossless": True} if kind == "WEBP" else {}
     path = tmp_path / f"image.{kind.lower()}"
@@ -84,9 +76,7 @@ def test_pil_image_is_copied_and_left_alone():
     assert opened.info == {}
 
 
-@pytest.mark.parametrize(
-    ("value", "grey"), [(0, 0), (255, 1), (256, 1), (32768, 128), (40000, 156), (65535, 255)]
-)
+@pytest.mark.parametrize(("value", "grey"), [(0, 0), (255, 1), (256, 1), (32768, 128), (40000, 156), (65535, 255)])
 def test_16_bit_grey_is_scaled_not_clipped(value, grey):
     image = Image.new("I;16", (1, 1), value)
     assert one_pixel(image, "PNG") == (grey, grey, grey)
@@ -97,14 +87,7 @@ def test_16_bit_grey_is_scaled_not_clipped(value, grey):
 
 def test_16_bit_rgb_keeps_its_high_bytes():
     samples = struct.pack(">HHH", 32768, 65535, 256)
-    data = png_header(1, 1)
-    body = b"\0" + samples
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(body)), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
-    )
-    assert open_image(data).getpixel((0, 0)) == (128, 255, 1)
+    assert open_image(png(1, 1, 16, b"\0" + samples)).getpixel((0, 0)) == (128, 255, 1)
 
 
 @pytest.mark.parametrize(
@@ -112,12 +95,12 @@ def test_16_bit_rgb_keeps_its_high_bytes():
     [
         ("I", [0, 7, 255], [0, 7, 255]),
         ("I", [0, 32768, 65535], [0, 128, 255]),
-        ("I", [-100, 0, 100], [0, 128, 255]),
+        ("I", [-100, 0, 155], [0, 100, 255]),
         ("I", [0, 500_000, 1_000_000], [0, 128, 255]),
         ("F", [0.0, 0.5, 1.0], [0, 128, 255]),
         ("F", [0.0, 7.0, 255.0], [0, 7, 255]),
         ("F", [0.0, 32767.5, 65535.0], [0, 128, 255]),
-        ("F", [-1.0, 0.0, 1.0], [0, 128, 255]),
+        ("F", [-1.0, 0.0, 1.55], [0, 100, 255]),
         ("F", [1e6, 1e6, 1e6], [0, 0, 0]),
     ],
 )
@@ -137,6 +120,7 @@ def test_float_that_is_not_finite_is_refused():
 @pytest.mark.parametrize(
     ("image", "pixel"),
     [
+        (Image.new("RGB", (1, 1), GREEN), GREEN),
         (Image.new("1", (1, 1), 1), WHITE),
         (Image.new("L", (1, 1), 90), (90, 90, 90)),
         (Image.new("LA", (1, 1), (0, 0)), WHITE),
@@ -190,18 +174,13 @@ def test_colour_key_is_transparent():
 @pytest.mark.parametrize("colour", [RED, GREEN, BLUE, WHITE, (0, 0, 0), (120, 60, 200)])
 def test_cmyk_is_close(colour):
     image = Image.new("RGB", (16, 16), colour).convert("CMYK")
-    # Pillow writes CMYK JPEGs inverted, as Adobe does.
-    for kind, near in (("TIFF", 0), ("JPEG", 4)):
-        got = one_pixel(image, kind, **({"quality": 95} if kind == "JPEG" else {}))
-        assert all(abs(a - b) <= near for a, b in zip(got, colour, strict=True)), (kind, got)
+    jpeg = encoded(image, "JPEG", quality=95)
+    assert b"Adobe" in jpeg  # so its samples are inverted, as Adobe writes them
+    for data, near in ((encoded(image, "TIFF"), 0), (jpeg, 4)):
+        got = open_image(data).getpixel((8, 8))
+        assert all(abs(a - b) <= near for a, b in zip(got, colour, strict=True)), got
 
 
-def test_adobe_marker_is_really_in_the_cmyk_jpeg():
-    with Image.open(io.BytesIO(encoded(Image.new("CMYK", (8, 8)), "JPEG"))) as image:
-        assert (image.mode, "adobe" in image.info) == ("CMYK", True)
-
-
-# Where the four corners of an upright image lie in a file of that orientation, as (x, y) of a 3 x 2 image.
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation, kind):
@@ -244,16 +223,12 @@ def test_exif_orientation_of_a_jpeg_and_of_16_bit_grey():
     assert open_image(encoded(Image.new("I;16", (4, 2)), exif=exif)).size == (2, 4)
 
 
-@pytest.mark.parametrize("orientation", [0, 9, 4000])
-def test_nonsense_orientation_is_ignored(orientation):
+@pytest.mark.parametrize("orientation", [0, 9, 4000, None])
+def test_nonsense_orientation_and_broken_exif_are_ignored(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(Image.new("RGB", (4, 2), RED), exif=exif)
-    assert open_image(data).size == image_size(data) == (4, 2)
-
-
-def test_broken_exif_is_ignored():
-    data = encoded(Image.new("RGB", (4, 2), RED), exif=b"Exif\0\0nonsense")
+    broken = b"Exif\0\0nonsense"
+    data = encoded(Image.new("RGB", (4, 2), RED), exif=broken if orientation is None else exif)
     assert open_image(data).size == image_size(data) == (4, 2)
 
 
@@ -264,11 +239,6 @@ def test_animation_gives_its_first_frame(kind):
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert Image.open(io.BytesIO(data)).n_frames == 3
     assert open_image(data).getpixel((4, 4)) == RED
-
-
-def test_one_pixel_image():
-    opened = open_image(encoded(Image.new("RGB", (1, 1), GREEN)))
-    assert (opened.size, opened.getpixel((0, 0))) == ((1, 1), GREEN)
 
 
 # What must be refused
@@ -283,7 +253,7 @@ def test_bad_paths_name_the_path_and_the_fix(read, tmp_path):
         ("text.png/deeper.png", "does not exist", "check the path"),
         (".", "is a directory", "one image file"),
         ("empty.png", "is empty", "again"),
-        ("text.png", "is not an image", "PNG or JPEG"),
+        ("text.png", "not an image", "PNG or JPEG"),
     ]:
         path = tmp_path / name
         with pytest.raises(ImageError) as caught:
@@ -296,9 +266,7 @@ def test_bad_paths_name_the_path_and_the_fix(read, tmp_path):
 def test_paths_that_are_no_paths():
     assert "empty" in refusal("").what
     assert "cannot be opened" in refusal("nul\0byte.png").what
-    long = refusal("x" * 5000)
-    assert "cannot be opened" in long.what
-    assert len(long.what) < 5500
+    assert "cannot be opened: File name too long" in refusal("x" * 5000).what
     assert "URLs are not opened" in refusal("https://example.com/a.png").fix
 
 
@@ -320,17 +288,13 @@ def test_permission_denied(tmp_path, monkeypatch):
     assert "permissions" in error.fix
 
 
-def test_bytes_that_are_no_image():
+def test_content_that_is_no_image():
     assert "image bytes: there are none" in refusal(b"").what
-    assert "image bytes is not an image" in refusal(b"hello").what
+    assert "image bytes: not an image" in refusal(b"hello").what
+    assert "image: list is no image" in refusal([1]).what
     heic = refusal(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     assert "HEIC" in heic.what
     assert "PNG or JPEG" in heic.fix
-
-
-@pytest.mark.parametrize(("source", "kind"), [(None, "NoneType"), (7, "int"), ([1], "list")])
-def test_sources_of_another_type(source, kind):
-    assert kind in refusal(source).what
 
 
 @pytest.fixture(params=[False, True], ids=["strict", "LOAD_TRUNCATED_IMAGES"])
@@ -361,12 +325,12 @@ def test_corrupt_png_is_refused():
 
 
 def test_whole_files_open_whatever_the_global_flag(filling):
-    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM", "TGA", "ICO", "PCX", "AVIF"):
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM", "TGA", "ICO", "PCX"):
         data = encoded(noise(), kind)
         expected = Image.open(io.BytesIO(data)).convert("RGB").tobytes()
         assert open_image(data).tobytes() == expected, kind
-    interlaced = encoded(noise("L"), "TIFF", compression="tiff_lzw")
-    assert open_image(interlaced).tobytes() == noise("L").convert("RGB").tobytes()
+    packed = encoded(noise("L"), "TIFF", compression="tiff_lzw")
+    assert open_image(packed).tobytes() == noise("L").convert("RGB").tobytes()
     assert ImageFile.LOAD_TRUNCATED_IMAGES is filling
 
 
@@ -375,17 +339,14 @@ def test_whole_files_open_whatever_the_global_flag(filling):
 def test_bomb_is_refused_from_its_header(side):
     for read in (open_image, check_image, image_size):
         with pytest.raises(ImageError, match="too large") as caught:
-            read(png_header(side, side))
+            read(png(side, side))
         assert "scale or crop" in caught.value.fix
-    assert (
-        str(side) in refusal(png_header(side, side)).what
-        or str(side * side) in refusal(png_header(side, side)).what
-    )
+        assert str(side) in caught.value.what or str(side * side) in caught.value.what
 
 
 @pytest.mark.filterwarnings("error")
 def test_bomb_is_an_image_error_even_where_warnings_are_errors():
-    assert "too large" in refusal(png_header(12_000, 12_000)).what
+    assert "too large" in refusal(png(12_000, 12_000)).what
 
 
 def test_own_pixel_limit():
@@ -396,26 +357,19 @@ def test_own_pixel_limit():
     assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
 
 
-def test_image_without_pixels():
+def test_pil_images_that_cannot_be_used():
     assert "0 x 5" in refusal(Image.new("RGB", (0, 5))).what
-
-
-def test_closed_pil_image():
     image = Image.open(io.BytesIO(encoded(noise())))
     image.close()
     assert "cannot be decoded" in refusal(image).what
 
 
-def test_check_image_does_not_decode():
-    check_image(png_header(50, 40))
-    assert image_size(png_header(50, 40)) == (50, 40)
-    assert "cannot be decoded" in refusal(png_header(50, 40)).what
-
-
-def test_size_is_read_without_decoding(monkeypatch):
-    data = encoded(noise(), pnginfo=PngImagePlugin.PngInfo())
+def test_header_checks_do_not_decode(monkeypatch):
+    promise = png(50, 40)
+    assert "cannot be decoded" in refusal(promise).what
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
-    assert image_size(data) == (64, 64)
+    check_image(promise)
+    assert image_size(promise) == (50, 40)
 
 
 def test_strip_that_would_grow_without_bound():
@@ -431,33 +385,21 @@ def test_strip_that_would_grow_without_bound():
         assert "crop" in caught.value.fix
 
 
-# Content keys
-
-
-def test_equal_content_has_equal_keys(tmp_path):
+def test_content_keys_are_equal_where_content_is(tmp_path):
     data = encoded(noise())
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(data)
     assert content_key(tmp_path / "a.png") == content_key(str(tmp_path / "b.png")) == content_key(data)
     assert content_key(noise()) == content_key(noise())
     assert len(content_key(data)) == len(content_key(noise())) == 64
-
-
-def test_different_content_has_different_keys():
-    recoloured = palette_image()
-    recoloured.putpalette([*GREEN, *RED, *BLUE])  # the same indices
-    images = [
-        noise(),
-        noise("L"),
-        Image.new("RGB", (2, 3)),
-        Image.new("RGB", (3, 2)),
-        palette_image(),
-        recoloured,
-    ]
-    keys = {content_key(image) for image in images}
-    assert len(keys | {content_key(encoded(noise()))}) == len(images) + 1
-
-
-def test_content_key_of_a_missing_file(tmp_path):
     with pytest.raises(ImageError, match="does not exist"):
         content_key(tmp_path / "missing.png")
+
+
+def test_content_keys_differ_where_content_does():
+    recoloured = palette_image()
+    recoloured.putpalette([*GREEN, *RED, *BLUE])  # the same indices
+    shapes = [Image.new("RGB", (2, 3)), Image.new("RGB", (3, 2))]
+    images = [noise(), noise("L"), *shapes, palette_image(), recoloured]
+    keys = {content_key(image) for image in images}
+    assert len(keys | {content_key(encoded(noise()))}) == len(images) + 1

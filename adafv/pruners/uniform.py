@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -32,11 +33,11 @@ def _points(rows: int, columns: int, count: int) -> list[int]:
     """`count` distinct places of one grid: lines of points, as near to square cells as the grid's aspect allows."""
     if not count:
         return []
-    lines = min(rows, max(1, round(math.sqrt(count * rows / columns)), math.ceil(count / columns)))
-    on_lines = [count * (line + 1) // lines - count * line // lines for line in range(lines)]
+    lines = min(rows, count, max(round(math.sqrt(count * rows / columns)), math.ceil(count / columns), 1))
+    ends = [(2 * count * line + lines) // (2 * lines) for line in range(lines + 1)]
     return [
         _middle(line, lines, rows) * columns + _middle(point, points, columns)
-        for line, points in enumerate(on_lines)
+        for line, points in enumerate(end - start for start, end in pairwise(ends))
         for point in range(points)
     ]
 
