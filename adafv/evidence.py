@@ -70,7 +70,7 @@ def compress(mask: Tensor, count: int) -> Tensor:
     """
     columns = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     # Entries that are not wanted are written to a place behind the last, which is cut off.
-    place = torch.where(mask, mask.cumsum(dim=1) - 1, count).clamp(max=count)
+    place = mask.cumsum(dim=1).sub_(1).masked_fill_(~mask, count).clamp_(max=count)
     out = columns.new_zeros(mask.shape[0], count + 1)
     return out.scatter_(1, place, columns)[:, :count]
 

@@ -134,9 +134,9 @@ def _explained(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name} is too large: {error}", _SMALLER) from error
+        raise ImageError(f"{name}: too large: {error}", _SMALLER) from error
     except Exception as error:  # damaged files make decoders raise nearly anything
-        raise ImageError(f"{name} cannot be decoded: {str(error) or repr(error)}", _COPY_OR_CONVERT) from error
+        raise ImageError(f"{name}: cannot be decoded: {str(error) or repr(error)}", _COPY_OR_CONVERT) from error
 
 
 def _stream(source: str | os.PathLike[str] | bytes, name: str) -> _Stream:
@@ -161,7 +161,8 @@ def _stream(source: str | os.PathLike[str] | bytes, name: str) -> _Stream:
     except PermissionError as error:
         raise ImageError(f"{name} may not be read: permission denied", "change its permissions") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{name[:200]!r} cannot be opened: {error}", "check the path") from error
+        reason = getattr(error, "strerror", None) or error  # not the whole path a second time
+        raise ImageError(f"{name[:200]!r} cannot be opened: {reason}", "check the path") from error
 
 
 def _identify(stream: _Stream, name: str) -> ImageFile.ImageFile:
@@ -170,16 +171,16 @@ def _identify(stream: _Stream, name: str) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         stream.seek(4)
         if stream.read(8) in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"):
-            raise ImageError(f"{name} is in HEIC format, which is not supported", _COPY_OR_CONVERT) from error
-        raise ImageError(f"{name} is not an image that can be read", _COPY_OR_CONVERT) from error
+            raise ImageError(f"{name}: HEIC images are not supported", _COPY_OR_CONVERT) from error
+        raise ImageError(f"{name}: not an image that can be read", _COPY_OR_CONVERT) from error
 
 
 def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if not width * height:
-        raise ImageError(f"{name} has no pixels: it is {width} x {height}", "give 1 x 1 pixels or more")
+        raise ImageError(f"{name}: {width} x {height} is no size of an image", "give 1 x 1 pixels or more")
     if width * height > max_pixels:
-        raise ImageError(f"{name} is too large: {width} x {height} exceeds {max_pixels} pixels", _SMALLER)
+        raise ImageError(f"{name}: too large: {width} x {height} exceeds {max_pixels} pixels", _SMALLER)
 
 
 def _without_filling(image: ImageFile.ImageFile, stream: _Stream) -> ImageFile.ImageFile:
@@ -188,6 +189,8 @@ def _without_filling(image: ImageFile.ImageFile, stream: _Stream) -> ImageFile.I
     `LOAD_TRUNCATED_IMAGES` is global (training scripts set it) and other threads may rely on it, so it stays
     as it is; an image's own `load_read` is asked before Pillow looks at the flag.
     """
+    if image.format in ("JPEG2000", "ICO", "ICNS"):  # these decoders read for themselves
+        raise OSError("its missing pixels cannot be told while ImageFile.LOAD_TRUNCATED_IMAGES is set")
     png_read = None
     if image.format == "PNG":
         image.verify()  # checksums, since the flag also hides errors in the compressed data

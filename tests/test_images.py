@@ -27,9 +27,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 def one_pixel(image: Image.Image, kind: str = "PNG", **options: object) -> tuple[int, int, int]:
     """The first pixel after a round trip through a file."""
-    opened = open_image(encoded(image, kind, **options))
-    assert opened.mode == "RGB"
-    return opened.getpixel((0, 0))
+    return open_image(encoded(image, kind, **options)).getpixel((0, 0))
 
 
 def noise(mode: str = "RGB") -> Image.Image:
@@ -86,8 +84,8 @@ def test_16_bit_grey_is_scaled_not_clipped(value, grey):
 
 
 def test_16_bit_rgb_keeps_its_high_bytes():
-    samples = struct.pack(">HHH", 32768, 65535, 256)
-    assert open_image(png(1, 1, 16, b"\0" + samples)).getpixel((0, 0)) == (128, 255, 1)
+    pixels = struct.pack(">BHHH", 0, 32768, 65535, 256)
+    assert open_image(png(1, 1, 16, pixels)).getpixel((0, 0)) == (128, 255, 1)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +111,7 @@ def test_wide_grey_is_scaled_by_what_bounds_it(mode, values, greys):
 
 
 def test_float_that_is_not_finite_is_refused():
-    error = refusal(encoded(Image.new("F", (1, 1), float("inf")), "TIFF"))
-    assert "not finite" in error.what
+    assert "not finite" in refusal(encoded(Image.new("F", (1, 1), float("inf")), "TIFF")).what
 
 
 @pytest.mark.parametrize(
@@ -255,10 +252,9 @@ def test_bad_paths_name_the_path_and_the_fix(read, tmp_path):
         ("empty.png", "is empty", "again"),
         ("text.png", "not an image", "PNG or JPEG"),
     ]:
-        path = tmp_path / name
         with pytest.raises(ImageError) as caught:
-            read(path)
-        assert str(path) in caught.value.what
+            read(tmp_path / name)
+        assert str(tmp_path / name) in caught.value.what
         assert words in caught.value.what
         assert fix in caught.value.fix
 
@@ -306,7 +302,7 @@ def filling(request, monkeypatch):
 
 @pytest.mark.usefixtures("filling")
 @pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "ICO"])
 def test_truncated_files_are_never_filled_with_grey(kind, share, tmp_path):
     data = encoded(noise(), kind)
     path = tmp_path / "cut.img"
@@ -325,7 +321,7 @@ def test_corrupt_png_is_refused():
 
 
 def test_whole_files_open_whatever_the_global_flag(filling):
-    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM", "TGA", "ICO", "PCX"):
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "PCX"):
         data = encoded(noise(), kind)
         expected = Image.open(io.BytesIO(data)).convert("RGB").tobytes()
         assert open_image(data).tobytes() == expected, kind
@@ -379,9 +375,7 @@ def test_strip_that_would_grow_without_bound():
     for size in ((1, 5000), (5000, 1)):
         with pytest.raises(ImageError) as caught:
             check_resized(Image.new("RGB", size), 336)
-        assert f"{size[0]} x {size[1]}" in caught.value.what
-        assert "336" in caught.value.what
-        assert "1680000" in caught.value.what
+        assert all(part in caught.value.what for part in (f"{size[0]} x {size[1]}", "336", "1680000"))
         assert "crop" in caught.value.fix
 
 
