@@ -35,3 +35,7 @@ class CheckpointError(AdaFVError):
 
 class DeviceError(AdaFVError):
     """A device that is not there or has too little memory."""
+
+
+class OutOfMemoryError(DeviceError):
+    """A device that has too little memory for what was asked of it at once."""

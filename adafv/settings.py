@@ -98,3 +98,27 @@ class RunSettings:
             raise InputError(f"temperature: {self.temperature} is negative or not finite", "use 0 for greedy")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p: {self.top_p} is not in (0, 1]", "use 1 to switch it off")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How a stream of questions is worked through; none of this changes an answer.
+
+    Args:
+        batch_size: prompts in one prefill, or `auto`: grows while memory allows it. Out of memory halves it.
+        cache_bytes: encoded images that are held for further questions about them.
+        workers: threads that read and preprocess images ahead.
+        ahead: questions read ahead of the answers, in batches; bounds the reordering by length, too.
+    """
+
+    batch_size: int | Literal["auto"] = "auto"
+    cache_bytes: int = 2**30
+    workers: int = 2
+    ahead: int = 4
+
+    def __post_init__(self) -> None:
+        if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise InputError(f"batch_size: {self.batch_size!r} is no batch", "use 1 or more, or auto")
+        for name in ("cache_bytes", "workers", "ahead"):
+            if getattr(self, name) < (0 if name == "cache_bytes" else 1):
+                raise InputError(f"{name}: {getattr(self, name)} is too small", "use 1 or more")

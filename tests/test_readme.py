@@ -1,0 +1,59 @@
+"""The README is true: its commands run and print what it shows; what it says of the project's files holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def consoles() -> list[tuple[str, str]]:
+    """Commands of the `console` blocks, each with the output shown under it."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", README, flags=re.S):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+@pytest.mark.parametrize(("command", "output"), consoles())
+def test_commands_print_what_is_shown(command: str, output: str, tmp_path: Path) -> None:
+    tool = tmp_path / "adafv"
+    tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m adafv_cli "$@"\n')
+    tool.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    for name in ("ADAFV_MODEL", "ADAFV_KEEP", "ADAFV_DEVICE_MAP"):
+        env.pop(name, None)
+    done = subprocess.run(command, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output
+
+
+def test_there_are_commands_to_run() -> None:
+    assert len(consoles()) >= 4
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    (command,) = re.findall(r"need neither network nor GPU:\n\n```sh\n(.*)\n```", README)
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_files_named_are_there() -> None:
+    tree = README.split("## What is where")[1].split("```")[1]
+    names = re.findall(r"([\w/]+\.py|[\w]+/)", tree)
+    assert len(names) > 15
+    for name in names:
+        assert any((ROOT / folder / name).exists() for folder in (".", "adafv")), name
+
+
+def test_pictures_and_links_are_there() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
