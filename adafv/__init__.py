@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from adafv.budget import Budget
 from adafv.errors import AdaFVError, BudgetError, CheckpointError, DeviceError, ImageError, InputError
 from adafv.records import Answer, Question
-from adafv.settings import LoadSettings, RunSettings
+from adafv.settings import BatchSettings, LoadSettings, RunSettings
 
 if TYPE_CHECKING:
     from adafv.engine import Model, load
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaFVError",
     "Answer",
+    "BatchSettings",
     "Budget",
     "BudgetError",
     "CheckpointError",

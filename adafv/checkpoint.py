@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PretrainedConfig
 
-from adafv import flops
 from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
-from adafv.devices import check_devices, on_cpu_only
+from adafv.devices import check_devices, on_cpu_only, place
 from adafv.errors import CheckpointError
-from adafv.faults import check_files, explained
+from adafv.faults import AGAIN, EXAMPLE, check_config, check_files, explained
+from adafv.hub import hub_answers
+from adafv.original_format import check_not_original
+from adafv.processing import load_processor
 from adafv.settings import DEMO, LoadSettings
+from adafv.weights import check_size, check_weights
 
-FAMILIES = ("llava", "llava_next")
+FAMILIES = ("llava", "llava_next", "vipllava")
 _SMALL_PARAMETERS = 500_000_000  # in float32 still no more than 2 GB
 
 
@@ -50,126 +54,138 @@ def load_checkpoint(settings: LoadSettings) -> Checkpoint:
     """Load configuration, processor and weights.
 
     Raises:
-        CheckpointError: nothing there, not a LLaVA, broken files, or any tensor missing or of another shape.
-        DeviceError: a device or kernel that is not there.
+        CheckpointError: nothing there, not a LLaVA, broken files, or any tensor missing, misshapen or not finite.
+        DeviceError: a device, kernel or package that is not there, or a device map that does not fit.
     """
     check_devices(settings)
-    source = _resolve(settings.model)
-    common = {"revision": settings.revision, "local_files_only": settings.offline, "trust_remote_code": False}
-    with explained(settings):
-        config = AutoConfig.from_pretrained(source, **common)
-        _check_family(settings.model, config)
-        processor = AutoProcessor.from_pretrained(source, backend="pil", **common)
-        model = _load_model(source, config, settings, common)
+    source, hub = _locate(settings, check_files)
+    config = _config(source, settings, hub)
+    with explained(settings, cached_only=hub["local_files_only"]):
+        processor = load_processor(source, config, hub)
+        model = _load_model(source, config, settings, hub)
     return Checkpoint(settings.model, model, processor, config.model_type, settings)
 
 
-def _resolve(name: str) -> str:
+def read_config(settings: LoadSettings) -> Any:
+    """The configuration alone, for which config.json is enough.
+
+    Raises:
+        CheckpointError: nothing there, not JSON, or not a LLaVA that is supported.
+    """
+    source, hub = _locate(settings, check_config)
+    return _config(source, settings, hub)
+
+
+def _locate(settings: LoadSettings, check: Callable[[Path], None]) -> tuple[str, dict[str, Any]]:
+    """A local folder, checked, or a hub id; and what every `from_pretrained` is told about the hub."""
+    name = settings.model
+    hub = {"revision": settings.revision, "local_files_only": True, "trust_remote_code": False}
     if name == DEMO:
-        return str(DEMO_CHECKPOINT)
+        return str(DEMO_CHECKPOINT), hub
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        check_files(folder)
-        return str(folder)
-    if folder.exists():
+    if name and folder.is_dir():
+        check(folder)
+        return str(folder), hub
+    if name and folder.exists():
         raise CheckpointError(f"model: {name} is a file, not a checkpoint folder", "give the folder that holds it")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*", name):
-        raise CheckpointError(f"model: there is no folder {name}", "give a checkpoint folder, a hub id, or demo")
-    return name
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise CheckpointError(f"model: there is no folder {name!r}", "give a checkpoint folder, a hub id, or demo")
+    return name, hub | {"local_files_only": settings.offline or not hub_answers()}
 
 
-def _check_family(name: str, config: Any) -> None:
-    original = getattr(config, "mm_vision_tower", None) or "LlavaLlamaForCausalLM" in (config.architectures or ())
-    if original:
+def _config(source: str, settings: LoadSettings, hub: dict[str, Any]) -> Any:
+    """Checked as it stands in config.json first: transformers fills in the 7B's geometry for what is missing."""
+    with explained(settings, cached_only=hub["local_files_only"]):
+        raw, _ = PretrainedConfig.get_config_dict(source, **hub)
+        _check_raw(settings.model, raw)
+        config = AutoConfig.from_pretrained(source, **hub)
+    _check_tower(settings.model, config)
+    return config
+
+
+def _check_raw(name: str, raw: dict[str, Any]) -> None:
+    check_not_original(name, raw)
+    if raw.get("model_type") not in FAMILIES:
+        own = ", and needs code of its own, which adafv never runs" if "auto_map" in raw else ""
         raise CheckpointError(
-            f"model: {name} is in LLaVA's original format, which has no vision tower and no processor inside",
-            "use its converted twin, for example llava-hf/llava-1.5-7b-hf",
+            f"model: {name} is of the type {raw.get('model_type')!r}, not one of {', '.join(FAMILIES)}{own}", EXAMPLE
         )
-    if config.model_type not in FAMILIES:
-        raise CheckpointError(
-            f"model: {name} is of the type {config.model_type!r}, not one of {', '.join(FAMILIES)}",
-            "use a LLaVA checkpoint, for example llava-hf/llava-1.5-7b-hf",
-        )
+    for part in ("vision_config", "text_config"):
+        if not isinstance(raw.get(part), dict) or not raw[part]:
+            raise CheckpointError(f"model: the config.json of {name} has no {part}", AGAIN)
+
+
+def _check_tower(name: str, config: Any) -> None:
     tower = config.vision_config.model_type
-    layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
-    if tower != "clip_vision_model" or strategy != "default" or not isinstance(layer, int):
+    strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA knows no other
+    if tower != "clip_vision_model" or strategy != "default":
         raise CheckpointError(
-            f"model: {name} has a {tower} tower (vision_feature_layer {layer}, strategy {strategy!r}); "
-            "saliency is defined for one layer of a tower with a [CLS] token that is then dropped",
+            f"model: {name} has a {tower} tower (strategy {strategy!r}); "
+            "saliency is defined for a tower with a [CLS] token that is then dropped",
             "use a LLaVA checkpoint with a CLIP tower",
         )
 
 
-def layers_that_run(config: Any) -> int:
-    """Vision layers up to the one whose output LLaVA uses; later ones never run.
+def feature_layers(config: Any) -> list[int]:
+    """The hidden states that LLaVA uses, in its own order: 0 is the embeddings', i the output of the i-th layer.
 
-    `vision_feature_layer` counts hidden states: 0 is the embeddings', i the output of the i-th layer, -1 the last.
+    `vision_feature_layer` is one of them or a list; negative numbers count from the end.
     """
     layers: int = config.vision_config.num_hidden_layers
-    index: int = config.vision_feature_layer
-    used = index if index >= 0 else layers + 1 + index
-    if not 1 <= used <= layers:
+    chosen: int | list[int] = config.vision_feature_layer
+    listed = [chosen] if isinstance(chosen, int) else chosen
+    used = [index if index >= 0 else layers + 1 + index for index in listed]
+    if not all(0 <= index <= layers for index in used) or not any(used):
         raise CheckpointError(
-            f"vision_feature_layer {index} is not the output of one of the tower's {layers} layers",
+            f"vision_feature_layer {chosen} is not the output of one of the tower's {layers} layers",
             "the checkpoint's config.json is wrong: fetch it again",
         )
     return used
 
 
-def _load_model(source: str, config: Any, settings: LoadSettings, common: dict[str, Any]) -> Any:
+def layers_that_run(config: Any) -> int:
+    """Vision layers up to the deepest one whose output LLaVA uses; later ones never run."""
+    return max(feature_layers(config))
+
+
+def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str, Any]) -> Any:
     cut = copy.deepcopy(config)
     cut.vision_config.num_hidden_layers = layers_that_run(config)
-    cut.vision_feature_layer = -1
+    cut.vision_feature_layer = -1 if isinstance(config.vision_feature_layer, int) else feature_layers(config)
+    with torch.device("meta"):
+        empty = AutoModelForImageTextToText.from_config(cut)
+    parameters = sum(parameter.numel() for parameter in empty.parameters())
+    check_size(source, parameters, quantized=hasattr(config, "quantization_config"))
+    dtype = _dtype(config, settings, parameters)
     model, report = AutoModelForImageTextToText.from_pretrained(
         source,
         config=cut,
-        dtype=_dtype(config, settings),
-        device_map=dict(settings.device_map) if not isinstance(settings.device_map, str) else settings.device_map,
-        max_memory=dict(settings.max_memory) if settings.max_memory else None,
+        dtype=dtype,
+        device_map=place(empty, settings, dtype),
         offload_folder=settings.offload_folder,
         attn_implementation=settings.attention,
-        quantization_config=_quantization(settings),
+        quantization_config=_quantization(settings, dtype),
+        weights_only=True,  # of pickled weights: no code
         ignore_mismatched_sizes=True,  # so that they are listed, and refused below with their names
         output_loading_info=True,
-        **common,
+        **hub,
     )
-    _check_weights(settings.model, report, cut.vision_config.num_hidden_layers)
+    check_weights(settings.model, model, report, cut.vision_config.num_hidden_layers)
     model.generation_config = _generation_config(model)
     return model.eval()
 
 
-def _check_weights(name: str, report: dict[str, Any], vision_layers: int) -> None:
-    """Missing weights load as random ones without an error: the only sign is this report."""
-    for kind in ("missing_keys", "mismatched_keys"):
-        keys = sorted(str(key if isinstance(key, str) else key[0]) for key in report[kind])
-        if keys:
-            raise CheckpointError(
-                f"model: {name}: {len(keys)} tensors are {kind.removesuffix('_keys')}, the first is {keys[0]}",
-                "the files do not hold this model's weights: fetch the checkpoint again",
-            )
-    layer = re.compile(r"vision_tower\..*layers\.(\d+)\.")
-    unused = (match and int(match[1]) >= vision_layers for match in map(layer.search, report["unexpected_keys"]))
-    strangers = sorted(key for key, known in zip(report["unexpected_keys"], unused, strict=True) if not known)
-    if strangers:
-        raise CheckpointError(
-            f"model: {name}: {len(strangers)} tensors belong to another model, the first is {strangers[0]}",
-            "config.json and weights do not belong together: fetch the checkpoint again",
-        )
-
-
-def _dtype(config: Any, settings: LoadSettings) -> Any:
+def _dtype(config: Any, settings: LoadSettings, parameters: int) -> torch.dtype:
     """`auto` is the checkpoint's own, but float16 is slow or missing on CPUs."""
-    if settings.dtype != "auto":
-        return getattr(torch, settings.dtype)
     own = getattr(config, "dtype", None) or getattr(config.text_config, "dtype", None) or torch.float32
-    if own is torch.float16 and on_cpu_only(settings):
-        parameters = flops.prefill(flops.TextGeometry.from_config(config.text_config), 1) // 2
+    chosen: torch.dtype = own if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    if settings.dtype == "auto" and own is torch.float16 and on_cpu_only(settings):
         return torch.float32 if parameters < _SMALL_PARAMETERS else torch.bfloat16
-    return own
+    return chosen
 
 
-def _quantization(settings: LoadSettings) -> Any:
-    """Only the language model: a quantised tower or projector would change which tokens are kept."""
+def _quantization(settings: LoadSettings, dtype: torch.dtype) -> Any:
+    """Only the language model: a quantized tower or projector would change which tokens are kept."""
     if settings.quantize is None:
         return None
     from transformers import BitsAndBytesConfig
@@ -177,8 +193,9 @@ def _quantization(settings: LoadSettings) -> Any:
     return BitsAndBytesConfig(
         load_in_8bit=settings.quantize == "int8",
         load_in_4bit=settings.quantize == "int4",
-        llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],  # from the root
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
     )
 
 

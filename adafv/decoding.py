@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria
+from transformers import DynamicCache, GenerationConfig, StoppingCriteria
 
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
@@ -68,17 +68,29 @@ def left_pad(prompts: Sequence[Spliced]) -> tuple[Tensor, Tensor, Tensor]:
     return embeddings, mask, positions
 
 
-class _FirstToken(StoppingCriteria):  # type: ignore[misc]
-    """Stops nothing; reads the clock when the first token is there, which ends prefill."""
+class _Watcher(StoppingCriteria):  # type: ignore[misc]
+    """Reads the clock when the first token is there, and calls a halt when enough rows have ended to leave.
 
-    def __init__(self, watch: Stopwatch) -> None:
-        self._watch = watch
-        self.at: float | None = None
+    A row that has ended would be computed on until the longest one ends. Once half of the rows have, it is cheaper
+    to stop, take them out, and go on with the others.
+    """
+
+    def __init__(self, watch: Stopwatch, ends: Tensor) -> None:
+        self._watch, self._ends = watch, ends
+        self._ended: Tensor | None = None
+        self.first_at: float | None = None
+
+    def restart(self) -> None:
+        """Forget the rows seen so far."""
+        self._ended = None
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        if self.at is None:
-            self.at = self._watch.now()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if self.first_at is None:
+            self.first_at = self._watch.now()
+        now = torch.isin(input_ids[:, -1], self._ends)
+        self._ended = now if self._ended is None else self._ended | now
+        half = 2 * self._ended.sum() >= len(input_ids)
+        return half.expand(len(input_ids))
 
 
 def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Decoded]:
@@ -92,40 +104,71 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
     """
     start = watch.now()
     embeddings, mask, positions = left_pad(prompts)
-    clock = _FirstToken(watch)
+    ends = torch.tensor(_ends(model), dtype=torch.long, device=embeddings.device)
+    watcher = _Watcher(watch, ends)
     devices = [embeddings.device] if embeddings.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(run.seed)
-        rows = model.generate(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            generation_config=_config(run),
-            stopping_criteria=[clock],
-        ).tolist()
+        rows = _in_rounds(model, embeddings, mask, positions, run, watcher)
     end = watch.now()
-    first = clock.at if clock.at is not None else end
+    first = watcher.first_at if watcher.first_at is not None else end
     watch.add("prefill", first - start)
     watch.add("decode", end - first)
-    return [_cut(row, model.generation_config.eos_token_id) for row in rows]
+    return [Decoded(ids, ids[-1] in _ends(model)) for ids in rows]
 
 
-def _config(run: RunSettings) -> GenerationConfig:
+def _in_rounds(
+    model: Any, embeddings: Tensor, mask: Tensor, positions: Tensor, run: RunSettings, watcher: _Watcher
+) -> list[list[int]]:
+    """Generated ids of each row, with the end token. After each round the rows that have ended leave the cache."""
+    cache = DynamicCache(config=model.config.get_text_config())
+    prompt: dict[str, Tensor] = {"inputs_embeds": embeddings}
+    rows: list[list[int]] = [[] for _ in embeddings]
+    alive = list(range(len(rows)))
+    while alive:
+        watcher.restart()
+        generated = model.generate(
+            **prompt,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            generation_config=_config(run, run.max_new_tokens - len(rows[alive[0]])),
+            stopping_criteria=[watcher],
+        )[:, prompt["input_ids"].shape[1] if "input_ids" in prompt else 0 :]
+        steps = generated.shape[1]
+        for row, ids in zip(alive, generated.tolist(), strict=True):
+            rows[row] += _until_end(ids, _ends(model))
+        stay = [
+            i
+            for i, row in enumerate(alive)
+            if rows[row][-1] not in _ends(model) and len(rows[row]) < run.max_new_tokens
+        ]
+        if not stay:
+            break
+        alive = [alive[i] for i in stay]
+        kept = torch.tensor(stay, device=mask.device)
+        cache.batch_select_indices(kept)
+        # The last token has no place in the cache yet: it is what the next round begins with.
+        prompt = {"input_ids": generated[kept, -1:]}
+        mask = torch.cat([mask[kept], mask.new_ones(len(stay), steps)], dim=1)
+        positions = positions[kept, -1:] + steps
+    return rows
+
+
+def _config(run: RunSettings, tokens: int) -> GenerationConfig:
     if run.temperature == 0:
-        return GenerationConfig(max_new_tokens=run.max_new_tokens, do_sample=False)
+        return GenerationConfig(max_new_tokens=tokens, do_sample=False)
     return GenerationConfig(
-        max_new_tokens=run.max_new_tokens,
-        do_sample=True,
-        temperature=run.temperature,
-        top_p=run.top_p,
-        top_k=0,
+        max_new_tokens=tokens, do_sample=True, temperature=run.temperature, top_p=run.top_p, top_k=0
     )
 
 
-def _cut(ids: list[int], eos: int | list[int] | None) -> Decoded:
-    """Rows that ended early are padded up to the longest: cut behind the first end token."""
-    ends = set(eos) if isinstance(eos, list) else {eos}
-    for place, token in enumerate(ids):
-        if token in ends:
-            return Decoded(ids[: place + 1], True)
-    return Decoded(ids, False)
+def _ends(model: Any) -> list[int]:
+    """Ids of the tokens that end an answer."""
+    eos: int | list[int] | None = model.generation_config.eos_token_id
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]
+
+
+def _until_end(ids: list[int], ends: list[int]) -> list[int]:
+    """Rows that ended before the round did are padded: cut behind the first end token."""
+    return next((ids[: place + 1] for place, token in enumerate(ids) if token in ends), ids)

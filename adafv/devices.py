@@ -1,15 +1,24 @@
-"""Which devices there are, and what to say when one is not."""
+"""Which devices there are, where each module of a model goes, and what to say when that cannot be."""
 
 from __future__ import annotations
 
+import difflib
+from itertools import chain
 from typing import Any
 
 import torch
+from accelerate import infer_auto_device_map
+from accelerate.utils import CustomDtype, get_balanced_memory, get_max_memory
+from torch import nn
 
 from adafv.errors import DeviceError
 from adafv.settings import LoadSettings
 
-_PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
+Placement = dict[str, int | str]
+
+_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+_SPARE = 0.9  # of the memory, where a strategy may fill it: the rest is for activations and cache
+_NEWLINE = "model.image_newline"  # LLaVA-NeXT's; a bare parameter, so that no hook brings it back from the disk
 
 
 def check_devices(settings: LoadSettings) -> None:
@@ -20,50 +29,167 @@ def check_devices(settings: LoadSettings) -> None:
     """
     asked = [settings.device_map] if isinstance(settings.device_map, str) else settings.device_map.values()
     for device in asked:
-        if device not in (*_PLANS, "disk"):
-            _check_device(f"cuda:{device}" if isinstance(device, int) else device)
+        if device not in (*_STRATEGIES, "disk"):
+            _check_device("device_map", device)
+    for device in settings.max_memory or ():
+        if device != "disk":
+            _check_device("max_memory", device)
 
 
-def _check_device(name: str) -> None:
+def _check_device(setting: str, name: int | str) -> None:
     there = ", ".join(_available())
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"device_map: {name!r} is no device", f"use one of auto, {there}") from error
+        device = torch.device(f"{_accelerator() or 'cuda'}:{name}" if isinstance(name, int) else name)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(f"{setting}: {name!r} is no device", f"use one of auto, {there}") from error
     if device.type == "cpu":
         return
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if accelerator is None or accelerator.type != device.type:
-        raise DeviceError(f"device_map: {name} was asked for, but there is no {device.type} device", f"use {there}")
+    if device.type != _accelerator():
+        raise DeviceError(f"{setting}: {name} was asked for, but there is no {device.type} device", f"use {there}")
     if device.index is not None and device.index >= torch.accelerator.device_count():
-        raise DeviceError(f"device_map: there is no {name}", f"use one of {there}")
+        raise DeviceError(f"{setting}: there is no {name}", f"use one of {there}")
+
+
+def _accelerator() -> str | None:
+    """`cuda`, `mps`, `xpu`, ... or `None` on a machine that has none."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found is not None else None
 
 
 def _available() -> list[str]:
-    if not torch.accelerator.is_available():
-        return ["cpu"]
-    accelerator = torch.accelerator.current_accelerator()
-    kind = accelerator.type if accelerator is not None else "cpu"
-    return ["cpu", *(f"{kind}:{index}" for index in range(torch.accelerator.device_count()))]
+    kind = _accelerator()
+    return ["cpu", *(f"{kind}:{index}" for index in range(torch.accelerator.device_count() if kind else 0))]
 
 
 def on_cpu_only(settings: LoadSettings) -> bool:
-    """Whether every weight will be held and used on the CPU."""
-    if not torch.accelerator.is_available():
-        return True
+    """Whether every weight will be used on the CPU."""
     asked = settings.device_map
-    return asked == "cpu" or (not isinstance(asked, str) and set(asked.values()) <= {"cpu", "disk"})
+    if _accelerator() is None or asked in ("cpu", "disk"):
+        return True
+    if isinstance(asked, str):
+        return asked in _STRATEGIES and bool(settings.max_memory) and set(settings.max_memory or ()) <= {"cpu", "disk"}
+    return set(asked.values()) <= {"cpu", "disk"}
 
 
-def execution_device(module: Any) -> torch.device:
-    """Where a module computes: its weights' device, or under offloading its hook's (the weights are on `meta`)."""
-    hook = getattr(module, "_hf_hook", None)
-    for one in getattr(hook, "hooks", (hook,)):
-        device = getattr(one, "execution_device", None)
-        if device is not None:
-            return torch.device(device if not isinstance(device, int) else f"cuda:{device}")
-    for parameter in module.parameters():
-        if parameter.device.type != "meta":
-            device = parameter.device
-            return torch.device(device)
-    return execution_device(next(module.children()))
+def place(model: Any, settings: LoadSettings, dtype: torch.dtype) -> str | Placement:
+    """The device map to load with.
+
+    Args:
+        model: without weights, on the meta device.
+        settings: what was asked for.
+        dtype: that the weights will have.
+
+    Raises:
+        DeviceError: a map that names unknown modules or leaves some out.
+    """
+    asked = settings.device_map
+    if isinstance(asked, str) and asked not in (*_STRATEGIES, "disk"):
+        return asked
+    if isinstance(asked, str):
+        placement: Placement = {"": "disk"} if asked == "disk" else _planned(model, asked, settings, dtype)
+    else:
+        placement = dict(asked)
+        _check_names(model, placement)
+        _check_blocks(model, placement)
+    for name in list(placement):
+        _separate(model, placement, name)
+    return _pinned(model, placement)
+
+
+def _planned(model: Any, strategy: str, settings: LoadSettings, dtype: torch.dtype) -> Placement:
+    limits = dict(settings.max_memory) if settings.max_memory else None
+    sizes: dict[str, Any] = {
+        "no_split_module_classes": list(model._no_split_modules or ()),
+        "dtype": dtype,
+        "special_dtypes": _quantized_sizes(model, settings.quantize),
+    }
+    try:
+        if strategy == "sequential":
+            memory = get_max_memory(limits)
+        else:
+            memory = get_balanced_memory(model, limits, low_zero=strategy == "balanced_low_0", **sizes)
+    except ValueError as error:
+        raise DeviceError(f"max_memory: {error}", 'give sizes such as "20GiB"') from error
+    if limits is None and "cpu" in memory:
+        memory["cpu"] = int(memory["cpu"] * _SPARE)
+    if settings.quantize:  # quantizing needs buffers
+        memory = {device: int(size * _SPARE) for device, size in memory.items()}
+    return dict(infer_auto_device_map(model, memory, **sizes))
+
+
+def _quantized_sizes(model: Any, quantize: str | None) -> dict[str, Any]:
+    """Types that have the sizes of what bitsandbytes will hold."""
+    kind = {"int8": torch.int8, "int4": CustomDtype.INT4}.get(quantize or "")
+    linear = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return {f"{name}.weight": kind for name in linear if kind and name.startswith("model.language_model.")}
+
+
+def _check_names(model: Any, placement: Placement) -> None:
+    known = {name for name, _ in model.named_modules()} | {name for name, _ in _own(model.model, "model")}
+    for name in placement:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1) or ["model.language_model.layers.0"]
+            raise DeviceError(f"device_map: the model has no module {name!r}", f"perhaps {close[0]!r} is meant")
+    left = [name for name, _ in model.named_parameters() if not any(_holds(key, name) for key in placement)]
+    if left:
+        raise DeviceError(
+            f"device_map: {len(left)} tensors are left without a device, the first is {left[0]}",
+            'add its module, or "" for all that is not named',
+        )
+
+
+def _check_blocks(model: Any, placement: Placement) -> None:
+    """A layer adds its input to its output, so that it must not be torn apart."""
+    for block, module in model.named_modules():
+        inside = {key: device for key, device in placement.items() if key != block and _holds(block, key)}
+        if block and type(module).__name__ in (model._no_split_modules or ()) and len(set(inside.values())) > 1:
+            raise DeviceError(f"device_map: {block} is spread over several devices", f"give one device for {block!r}")
+
+
+def _holds(module: str, name: str) -> bool:
+    return module in ("", name) or name.startswith(f"{module}.")
+
+
+def _own(module: nn.Module, name: str) -> list[tuple[str, Any]]:
+    """What a module is made of, one level down: modules and bare tensors, under their full names."""
+    parts = chain(module.named_children(), module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+    return [(f"{name}.{part}" if name else part, held) for part, held in parts]
+
+
+def _separate(model: Any, placement: Placement, name: str) -> None:
+    """Replace entries for modules around `name` by entries for their parts, until none holds another.
+
+    Otherwise transformers sends `layers.10` where `layers.1` goes: it compares the beginnings of names.
+    """
+    while around := [key for key in placement if key != name and _holds(key, name)]:
+        device = placement.pop(around[0])
+        for part, _ in _own(model.get_submodule(around[0]), around[0]):
+            placement.setdefault(part, device)
+
+
+def _pinned(model: Any, placement: Placement) -> Placement:
+    """Image newlines are read where no hook watches: keep them in memory, wherever the rest is offloaded to."""
+    offloaded = {"disk"} if set(placement.values()) <= {"cpu", "disk"} else {"cpu", "disk"}
+    holder = next((key for key in placement if _holds(key, _NEWLINE)), None)
+    if holder is None or not hasattr(model.model, "image_newline") or placement[holder] not in offloaded:
+        return placement
+    _separate(model, placement, _NEWLINE)
+    return placement | {_NEWLINE: "cpu"}
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Where a module computes: its weights' device, or under offloading its hook's (the weights are on `meta`).
+
+    Raises:
+        DeviceError: a module without weights and hooks.
+    """
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for one in getattr(hook, "hooks", (hook,)):
+            device = getattr(one, "execution_device", None)
+            if device is not None:
+                return torch.device(f"{_accelerator()}:{device}" if isinstance(device, int) else device)
+        for tensor in part.parameters(recurse=False):
+            if tensor.device.type != "meta":
+                return torch.device(tensor.device)
+    raise DeviceError(f"{type(module).__name__} is on no device", "load the checkpoint with another --device-map")

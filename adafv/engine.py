@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from adafv.accounting import Accountant
 from adafv.checkpoint import Checkpoint, load_checkpoint
-from adafv.errors import InputError
-from adafv.images import content_key, open_image
+from adafv.errors import AdaFVError, InputError
+from adafv.images import open_image
 from adafv.llava import ImageEncoding
 from adafv.pipeline import Outcome, Pipeline, Row
 from adafv.prompt import Prompt, Prompter
-from adafv.records import Answer, Comparison, Failure, Latency, Question
-from adafv.settings import LoadSettings, RunSettings
-from adafv.templates import VICUNA
+from adafv.records import Answer, Comparison, Failure, Latency, Question, QuestionId
+from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv.streaming import AnswerStream, EncodingCost, Task
+from adafv.templates import fallback_template
 from adafv.timing import Stopwatch
 
 
@@ -36,38 +37,14 @@ def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
     return Model(load_checkpoint(chosen))
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An encoded image and the seconds it took."""
-
-    encoding: ImageEncoding
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A question with its prompt and image; `fresh` when the image was encoded for it."""
-
-    question: Question
-    prompt: Prompt
-    image: _Image
-    fresh: bool
-
-    def row(self, seed: int) -> Row:
-        """What the pipeline needs; the seed depends on the question's own id, not on its place in a batch."""
-        key = json.dumps([seed, self.question.question_id])
-        drawn = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
-        return Row(self.prompt, self.image.encoding, drawn)
-
-
 class Model:
     """A loaded checkpoint that answers questions about images."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         config = checkpoint.model.config
         self._checkpoint = checkpoint
-        self._pipeline = Pipeline(checkpoint)
-        self._prompter = Prompter(checkpoint.processor, config.image_token_id, VICUNA)
+        self.pipeline = Pipeline(checkpoint)
+        self._prompter = Prompter(checkpoint.processor, config.image_token_id, fallback_template(config))
         self._accountant = Accountant.of(config, checkpoint.model.dtype.itemsize)
 
     @property
@@ -86,7 +63,7 @@ class Model:
         return {
             "model": self.model_id,
             "family": self._checkpoint.family,
-            "devices": ", ".join(map(str, self._pipeline.devices)),
+            "devices": ", ".join(map(str, self.pipeline.devices)),
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config.text_config._attn_implementation,
             "vision_layers": model.config.vision_config.num_hidden_layers,
@@ -113,72 +90,85 @@ class Model:
         Raises:
             ImageError, InputError, DeviceError: what cannot be used, with the fix; before the first answer.
         """
-        prompts = [self._prompter.prompt(question, run.system) for question in questions]
-        encoded = self._encode(image)
+        asked = [Question(number, image, text) for number, text in enumerate(questions)]
+        prompts = [self.render(question, run) for question in asked]
+        encoding, cost = self._encode(image)
         if run.compare:
-            encoded = self._encode(image)  # measured warm, as the language model's runs will be
-        for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
-            task = _Task(Question(number, image, question), prompt, encoded, fresh=number == 0)
-            yield self._compared(task, run) if run.compare else self._run([task], run)[0]
+            encoding, cost = self._encode(image)  # measured warm, as the language model's runs will be
+        for question, prompt in zip(asked, prompts, strict=True):
+            task = Task(question, prompt, encoding, cost if question is asked[0] else None)
+            yield self._compared(task, run) if run.compare else self.run([task], run)[0]
 
-    def batch(self, questions: Iterable[Question], *, batch_size: int = 8, **settings: Any) -> Iterator[Answer]:
-        """Answer a stream of questions in order, `batch_size` at a time; one that cannot be answered gets an error.
-
-        Questions on the same image (equal content) share its encoding within a batch and with the batch before.
+    def batch(
+        self, questions: Iterable[Question], *, batch_size: int | Literal["auto"] = "auto", **settings: Any
+    ) -> AnswerStream:
+        """Answer a stream of questions, in order; one that cannot be answered gets an error.
 
         Args:
-            questions: read no further ahead than one batch.
-            batch_size: prompts in one prefill.
+            questions: read ahead of the answers, by a bounded number.
+            batch_size: prompts in one prefill, or `auto`.
             settings: fields of `RunSettings`.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size: {batch_size} is no batch", "use 1 or more")
-        run = RunSettings(**settings)
-        stream, images = iter(questions), dict[str, _Image]()
-        while group := list(islice(stream, batch_size)):
-            recent, images = images, {}
-            tasks = [self._task(question, run, recent, images) for question in group]
-            answered = iter(self._run([task for task in tasks if isinstance(task, _Task)], run))
-            yield from (task if isinstance(task, Answer) else next(answered) for task in tasks)
+        return self.stream(questions, RunSettings(**settings), BatchSettings(batch_size=batch_size))
 
-    def _task(
-        self, question: Question, run: RunSettings, recent: dict[str, _Image], images: dict[str, _Image]
-    ) -> _Task | Answer:
-        """Prompt and encoding of one question of a batch, or the answer that says why there are none."""
-        try:
-            prompt = self._prompter.prompt(question.text, run.system)
-            key = content_key(question.image)
-            known = images.get(key) or recent.get(key)
-            images[key] = known or self._encode(question.image)
-        except InputError as error:
-            failure = Failure(type(error).__name__, error.what, error.fix)
-            return replace(self._blank(question, run), error=failure)
-        return _Task(question, prompt, images[key], fresh=known is None)
+    def stream(
+        self,
+        items: Iterable[Question | Answer],
+        run: RunSettings,
+        batch: BatchSettings | None = None,
+        stop: threading.Event | None = None,
+    ) -> AnswerStream:
+        """As `batch`, with everything to choose; answers among the items are passed through in their place.
 
-    def _encode(self, source: Any) -> _Image:
-        watch = Stopwatch(self._pipeline.devices)
+        Raises:
+            InputError: `compare`, which needs each question run alone.
+        """
+        if run.compare:
+            raise InputError("compare: a batch's latency says nothing of one question's", "compare with `ask`")
+        return AnswerStream(self, items, run, batch or BatchSettings(), stop)
+
+    def render(self, question: Question, run: RunSettings) -> Prompt:
+        """The prompt of a question.
+
+        Raises:
+            InputError: an empty question, or one that the template cannot take.
+        """
+        return self._prompter.prompt(question.text, run.system)
+
+    def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
+        """The answer of a question that cannot be answered."""
+        return replace(self._blank(question, run), error=Failure(type(error).__name__, error.what, error.fix))
+
+    def run(self, tasks: Sequence[Task], run: RunSettings) -> list[Answer]:
+        """Answer a batch of questions whose images are encoded.
+
+        Raises:
+            InputError, OutOfMemoryError: of the whole batch; nothing is answered.
+        """
+        watch = Stopwatch(self.pipeline.devices)
+        watch.add("vision", sum(task.cost.vision_s for task in tasks if task.cost is not None))
+        rows = [Row(task.prompt, task.encoding, _seed(run.seed, task.question.question_id)) for task in tasks]
+        outcomes = self.pipeline.run(rows, run, watch)
+        steps = max(len(outcome.decoded.ids) for outcome in outcomes)
+        reports = []
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            latency = _latency(watch, steps, task.cost.preprocess_s if task.cost is not None else 0.0)
+            reports.append(self._report(task, outcome, run, latency))
+        return reports
+
+    def _encode(self, source: Any) -> tuple[ImageEncoding, EncodingCost]:
+        watch = Stopwatch(self.pipeline.devices)
         with watch.span("preprocess"):
-            image = open_image(source)
-        return _Image(self._pipeline.encode(image, watch), watch.seconds)
+            pixels = self.pipeline.preprocess(open_image(source))
+        (encoding,) = self.pipeline.encode([pixels], watch)
+        return encoding, EncodingCost(watch["preprocess"], watch["vision"])
 
-    def _run(self, tasks: Sequence[_Task], run: RunSettings) -> list[Answer]:
-        if not tasks:
-            return []
-        watch = Stopwatch(self._pipeline.devices)
-        for task in tasks:
-            for stage, seconds in task.image.seconds.items() if task.fresh else ():
-                watch.add(stage, seconds)
-        outcomes = self._pipeline.run([task.row(run.seed) for task in tasks], run, watch)
-        latency = _latency(watch, max(len(outcome.decoded.ids) for outcome in outcomes))
-        pairs = zip(tasks, outcomes, strict=True)
-        return [self._report(task, outcome, run, latency) for task, outcome in pairs]
-
-    def _compared(self, task: _Task, run: RunSettings) -> Answer:
+    def _compared(self, task: Task, run: RunSettings) -> Answer:
         """Pruned, then unpruned, each after a run that only warms up: first calls are slower, whatever they do."""
         unpruned = replace(run, keep="all", pruner="none")
         for settings in (run, unpruned):
-            self._run([task], replace(settings, max_new_tokens=1))
-        (answer,), (whole,) = self._run([task], run), self._run([task], unpruned)
+            self.run([task], replace(settings, max_new_tokens=1))
+        (answer,), (whole,) = self.run([task], run), self.run([task], unpruned)
         if answer.latency_s is None or whole.latency_s is None:
             return answer
         comparison = Comparison(
@@ -202,8 +192,8 @@ class Model:
             keep=run.budget.text,
         )
 
-    def _report(self, task: _Task, outcome: Outcome, run: RunSettings, latency: Latency) -> Answer:
-        decoded, subject = outcome.decoded, (task.prompt, task.image.encoding, outcome)
+    def _report(self, task: Task, outcome: Outcome, run: RunSettings, latency: Latency) -> Answer:
+        decoded, subject = outcome.decoded, (task.prompt, task.encoding, outcome)
         text = self._checkpoint.processor.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
         return replace(
             self._blank(task.question, run),
@@ -211,16 +201,22 @@ class Model:
             finish_reason="stop" if decoded.stopped else "length",
             tokens=self._accountant.tokens(*subject),
             latency_s=latency,
-            flops=self._accountant.flops(*subject, run, fresh=task.fresh),
-            memory_bytes=self._accountant.memory(*subject, self._pipeline.peak_bytes()),
+            flops=self._accountant.flops(*subject, run, fresh=task.cost is not None),
+            memory_bytes=self._accountant.memory(*subject, self.pipeline.peak_bytes()),
         )
 
 
-def _latency(watch: Stopwatch, generated: int) -> Latency:
-    """Of a batch, whose longest answer has `generated` tokens."""
+def _seed(seed: int, question_id: QuestionId) -> int:
+    """For pruners that draw: it depends on the question's own id, not on its place in a batch."""
+    digest = hashlib.sha256(json.dumps([seed, question_id]).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _latency(watch: Stopwatch, generated: int, preprocess_s: float) -> Latency:
+    """Of a batch whose longest answer has `generated` tokens; preprocessing is each question's own."""
     ttft = watch["vision"] + watch["score"] + watch["prune"] + watch["prefill"]
     return Latency(
-        preprocess=watch["preprocess"],
+        preprocess=preprocess_s,
         vision=watch["vision"],
         score=watch["score"],
         prune=watch["prune"],
@@ -228,5 +224,5 @@ def _latency(watch: Stopwatch, generated: int) -> Latency:
         ttft=ttft,
         decode=watch["decode"],
         tpot=watch["decode"] / (generated - 1) if generated > 1 else None,
-        total=watch["preprocess"] + ttft + watch["decode"],
+        total=preprocess_s + ttft + watch["decode"],
     )

@@ -1,14 +1,15 @@
-"""The model-facing stages of LLaVA-1.5: pixels, vision tower, projector, packing, embeddings.
+"""The model-facing stages of LLaVA-1.5 and ViP-LLaVA: pixels, vision tower, projector, packing, embeddings.
 
 Differences from transformers:
-    - The vision tower ends behind the layer whose output LLaVA uses (cut when the checkpoint is loaded).
+    - The vision tower ends behind the deepest layer whose output is used (cut when the checkpoint is loaded).
     - That layer's query and key projections are listened to, for the [CLS] attention row that is saliency.
+    - Where several layers are used (ViP-LLaVA), theirs are the only outputs that are collected.
     - Visual tokens come with a map from candidates to packed places, so that some can be left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,6 +69,11 @@ class ImageEncoding:
         """Packed tokens that are not candidates."""
         return self.packed.shape[0] - self.visual
 
+    @property
+    def bytes(self) -> int:
+        """Memory that its tensors take."""
+        return sum(tensor.nbytes for tensor in (self.packed, self.candidates, self.saliency, self.crop))
+
     def to(self, device: torch.device) -> ImageEncoding:
         """The same on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("packed", "candidates", "saliency", "crop")}
@@ -75,7 +81,7 @@ class ImageEncoding:
 
 
 class LlavaStages:
-    """The stages of one loaded LLaVA-1.5 checkpoint."""
+    """The stages of one loaded checkpoint with one crop per image."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model
@@ -94,14 +100,33 @@ class LlavaStages:
 
         Raises:
             ImageError: a strip so thin that resizing it would need a huge image.
+            CheckpointError: an image processor that makes other crops than the model takes.
         """
         edge = (getattr(self._processor.image_processor, "size", None) or {}).get("shortest_edge")
         if edge and not self._tiles:
             check_resized(image, edge)
-        values = self._processor.image_processor(images=image, return_tensors="pt")["pixel_values"]
-        return Pixels(values.reshape(-1, *values.shape[-3:]), (image.height, image.width))
+        size = (image.height, image.width)
+        values = self._processor.image_processor(images=image, return_tensors="pt", **self._processing)["pixel_values"]
+        values = values.reshape(-1, *values.shape[-3:])
+        pixels, wanted = self._vision.image_size, self._crops(size)
+        if values.shape[0] != wanted or values.shape[2:] != (pixels, pixels):
+            raise CheckpointError(
+                f"the image processor made {values.shape[0]} crops of {values.shape[3]} x {values.shape[2]} pixels "
+                f"where the model takes {wanted} of {pixels} x {pixels}",
+                "config.json and preprocessor_config.json do not belong together: fetch the checkpoint again",
+            )
+        return Pixels(values, size)
 
     _tiles = False  # whether an image is cut into tiles rather than squeezed into one crop
+
+    @property
+    def _processing(self) -> dict[str, Any]:
+        """What the image processor is told by the model's config rather than by its own."""
+        return {}
+
+    def _crops(self, size: tuple[int, int]) -> int:
+        """Crops of an image of `size` (height, width)."""
+        return 1
 
     def encode(self, images: list[Pixels]) -> list[ImageEncoding]:
         """Vision tower and projector over all crops of all images at once, then packing image by image."""
@@ -114,13 +139,10 @@ class LlavaStages:
     def _vision_features(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """(crops, 3, H, W) pixels to (crops, P, C) features and (crops, P) float32 saliency."""
         values = values.to(execution_device(self._tower), self._tower.dtype)
-        with self._listening() as heard:
+        with self._listening() as heard, self._collecting() as collected:
             hidden = self._tower(values).last_hidden_state
-        if hidden.shape[1] != 1 + self.side**2:
-            raise CheckpointError(
-                f"the vision tower made {hidden.shape[1]} tokens where its config promises [CLS] and {self.side**2}",
-                "config.json and processor files do not belong together: fetch the checkpoint again",
-            )
+        if collected:
+            hidden = torch.cat([collected[place].to(hidden.device) for place in sorted(collected)], dim=-1)
         heads = self._vision.num_attention_heads
         scale = (self._vision.hidden_size // heads) ** -0.5
         saliency = cls_attention(heard["query"], heard["key"], heads, scale)
@@ -144,6 +166,28 @@ class LlavaStages:
         ]
         try:
             yield heard
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @contextmanager
+    def _collecting(self) -> Iterator[dict[int, Tensor]]:
+        """The outputs of the feature layers, where there is a list of them, under their places in that list."""
+        listed = self.model.config.vision_feature_layer
+        layers = [] if isinstance(listed, int) else listed
+        collected: dict[int, Tensor] = {}
+
+        def collect(place: int) -> Callable[[Any, Any, Tensor], None]:
+            def hook(_module: Any, _args: Any, output: Tensor) -> None:
+                collected[place] = output
+
+            return hook
+
+        # Hidden state 0 is what the first layer takes, i what the i-th layer gives.
+        givers = [self._tower.pre_layrnorm, *self._tower.encoder.layers]
+        hooks = [givers[layer].register_forward_hook(collect(place)) for place, layer in enumerate(layers)]
+        try:
+            yield collected
         finally:
             for hook in hooks:
                 hook.remove()

@@ -14,16 +14,16 @@ from adafv import pruners
 from adafv.checkpoint import Checkpoint
 from adafv.decoding import Decoded, Spliced, generate, splice
 from adafv.devices import execution_device
-from adafv.errors import DeviceError, InputError
+from adafv.errors import InputError, OutOfMemoryError
 from adafv.evidence import Selection, check_scores
-from adafv.llava import ImageEncoding, LlavaStages
+from adafv.llava import ImageEncoding, LlavaStages, Pixels
 from adafv.llava_next import LlavaNextStages
 from adafv.prompt import Prompt
 from adafv.scoring import gather_evidence
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
 
-_STAGES = {"llava": LlavaStages, "llava_next": LlavaNextStages}
+_STAGES = {"llava": LlavaStages, "vipllava": LlavaStages, "llava_next": LlavaNextStages}
 
 
 @dataclass(frozen=True)
@@ -80,21 +80,27 @@ class Pipeline:
         self._stages = _STAGES[checkpoint.family](checkpoint)
         self._home = execution_device(self.model.get_input_embeddings())
 
-    @torch.inference_mode()
-    def encode(self, image: Image, watch: Stopwatch) -> ImageEncoding:
-        """One RGB image; adds to `watch` under `preprocess` and `vision`.
+    def preprocess(self, image: Image) -> Pixels:
+        """One RGB image to pixels on the CPU; may be called from any thread.
 
         Raises:
             ImageError: a strip too thin to be resized.
-            InputError: saliency that is not finite.
-            DeviceError: out of memory.
         """
-        with watch.span("preprocess"):
-            pixels = self._stages.preprocess(image)
+        return self._stages.preprocess(image)
+
+    @torch.inference_mode()
+    def encode(self, images: list[Pixels], watch: Stopwatch) -> list[ImageEncoding]:
+        """Encode images together; adds to `watch` under `vision`.
+
+        Raises:
+            InputError: saliency that is not finite.
+            OutOfMemoryError: too many crops at once.
+        """
         with watch.span("vision"), _memory_explained():
-            encoding = self._stages.encode([pixels])[0].to(self._home)
-        check_scores("saliency", encoding.saliency)
-        return encoding
+            encodings = [encoding.to(self._home) for encoding in self._stages.encode(images)]
+        for encoding in encodings:
+            check_scores("saliency", encoding.saliency)
+        return encodings
 
     @torch.inference_mode()
     def run(self, rows: Sequence[Row], settings: RunSettings, watch: Stopwatch) -> list[Outcome]:
@@ -102,7 +108,7 @@ class Pipeline:
 
         Raises:
             InputError: a prompt longer than the model's context, or similarity that is not finite.
-            DeviceError: out of memory.
+            OutOfMemoryError: too many prompts at once.
         """
         self._reset_peak()
         with _memory_explained():
@@ -119,6 +125,14 @@ class Pipeline:
         """Most memory that tensors took on the accelerators since the last `run` began; `None` on CPUs."""
         tracked = [device for device in self.devices if device.type == "cuda"]
         return sum(torch.cuda.max_memory_allocated(device) for device in tracked) if tracked else None
+
+    def has_room(self) -> bool:
+        """Whether the accelerators would hold twice what the last `run` took; never said of CPUs."""
+        tracked = [device for device in self.devices if device.type == "cuda"]
+        return bool(tracked) and all(
+            2 * torch.cuda.max_memory_allocated(device) < torch.cuda.get_device_properties(device).total_memory
+            for device in tracked
+        )
 
     def _reset_peak(self) -> None:
         for device in self.devices:
@@ -172,8 +186,11 @@ class Pipeline:
 def _memory_explained() -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"out of memory: {str(error).splitlines()[0]}",
+    except RuntimeError as error:  # CPUs raise no class of their own
+        said = str(error)
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in said:
+            raise
+        raise OutOfMemoryError(
+            f"out of memory: {said.splitlines()[0]}",
             "keep fewer visual tokens (--keep), use smaller batches, --dtype bfloat16 or --quantize int4",
         ) from error

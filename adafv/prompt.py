@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 
 from adafv.errors import CheckpointError, InputError
+
+log = logging.getLogger(__name__)
+
+_QUESTION, _SYSTEM = "What is it?", "Be brief."  # what templates are tried with
+_UNRENDERED = (jinja2.TemplateError, TypeError)  # the latter where a template adds text to a list of content parts
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,10 @@ class Prompter:
     Args:
         processor: the checkpoint's processor: tokenizer and chat template.
         image_token_id: id of the image placeholder, from the model's config.
-        fallback: a chat template for checkpoints that come without one.
+        fallback: the chat template of the checkpoint's family, for one without a template that can be used.
+
+    Raises:
+        CheckpointError: no placeholder among the tokens, or a template that is no Jinja.
     """
 
     def __init__(self, processor: Any, image_token_id: int, fallback: str) -> None:
@@ -45,12 +54,12 @@ class Prompter:
         self._tokenizer = processor.tokenizer
         self._image_token_id = image_token_id
         self._image_token: str = self._tokenizer.convert_ids_to_tokens(image_token_id)
-        self._template = getattr(processor, "chat_template", None) or self._tokenizer.chat_template or fallback
         if self._image_token is None:
             raise CheckpointError(
                 f"the tokenizer has no token for the image placeholder's id {image_token_id}",
                 "the tokenizer's files do not belong to this checkpoint: fetch them again",
             )
+        self._template = self._choose(fallback)
 
     def prompt(self, question: str, system: str | None = None) -> Prompt:
         """Render and tokenize.
@@ -61,10 +70,11 @@ class Prompter:
             system: system text, or `None` for what the template does without.
 
         Raises:
-            InputError: an empty question, a placeholder inside it, or a template that takes no system text.
+            InputError: an empty question, a placeholder in either text, or a template that takes no system text.
+            CheckpointError: a template that loses the question or the image.
         """
         question = self._clean(question)
-        text = self._render(question, system)
+        text = self._rendered(question, system)
         # Templates that write the leading special token themselves would otherwise get it twice.
         special = not (self._tokenizer.bos_token and text.startswith(self._tokenizer.bos_token))
         ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
@@ -80,30 +90,77 @@ class Prompter:
         cleaned = question.strip().removeprefix(self._image_token).removesuffix(self._image_token).strip()
         if not cleaned:
             raise InputError(f"the question {question!r} is empty", "ask something")
-        if self._image_token in cleaned:
-            raise InputError(
-                f"the question {question!r} contains the image placeholder {self._image_token}",
-                "leave it out: the image is put in front of the question",
-            )
+        self._check_placeholder("question", cleaned)
         return cleaned
 
-    def _render(self, question: str, system: str | None) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-        if system:
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-        try:
-            text: str = self._processor.apply_chat_template(
-                messages, chat_template=self._template, add_generation_prompt=True, tokenize=False
-            )
-        except jinja2.TemplateError as error:
+    def _check_placeholder(self, name: str, text: str) -> None:
+        if self._image_token in text:
             raise InputError(
-                f"the checkpoint's chat template refuses this conversation: {error}",
-                "leave out the system text (--system), or use a checkpoint whose template takes one",
-            ) from error
+                f"the {name} {text!r} contains the image placeholder {self._image_token}",
+                "leave it out: the image is put in front of the question",
+            )
+
+    def _rendered(self, question: str, system: str | None) -> str:
+        system = (system or "").strip()
+        self._check_placeholder("system text", system)
+        refusal = "leave out the system text (--system), or use a checkpoint whose template takes one"
+        try:
+            text = self._render(self._template, question, system)
+        except _UNRENDERED as error:
+            what = f"the checkpoint's chat template refuses this conversation: {error}"
+            raise (InputError(what, refusal) if system else CheckpointError(what)) from error
+        if system not in text:
+            raise InputError("the checkpoint's chat template takes no system text", refusal)
         if question not in text:
             raise CheckpointError(
                 f"the chat template lost the question {question!r}",
                 "the checkpoint's chat template takes no content parts: fetch a newer one",
             )
         return text
+
+    def _render(self, template: str, question: str, system: str = "") -> str:
+        """One turn, in content parts: published templates lose the text of a message that is a plain string."""
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+        text: str = self._processor.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def _choose(self, fallback: str) -> str:
+        """The checkpoint's own template, unless it has none or one that its family never saw."""
+        own = getattr(self._processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)
+        template: str | None = own.get("default") if isinstance(own, dict) else own
+        if not template:
+            return fallback
+        fault = self._fault(template, fallback)
+        if fault:
+            log.warning("the checkpoint's chat template %s: the documented one of its family is used instead", fault)
+        return fallback if fault else template
+
+    def _fault(self, template: str, fallback: str) -> str:
+        """What is wrong with a template that can be rendered all the same; empty when nothing is.
+
+        Raises:
+            CheckpointError: it is no Jinja.
+        """
+        try:
+            text = self._render(template, _QUESTION)
+        except jinja2.TemplateSyntaxError as error:
+            raise CheckpointError(
+                f"the checkpoint's chat template is broken: {error}", "fetch the checkpoint again"
+            ) from error
+        except _UNRENDERED:
+            text = ""
+        if self._image_token not in text or _QUESTION not in text:
+            return "knows no images"
+        if "[INST]" in text and "<|im_start|>" in fallback:  # the first revision of LLaVA-NeXT-34B
+            return "has another family's turns"
+        try:
+            text = self._render(template, _QUESTION, _SYSTEM)
+        except _UNRENDERED:  # it takes no system text, which is said when there is one
+            return ""
+        # The first revision of LLaVA-1.5-13B.
+        return "repeats the system text" if text.count(_SYSTEM) > 1 else ""

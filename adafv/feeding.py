@@ -1,0 +1,170 @@
+"""Reads questions ahead of the answers: renders prompts, and decodes and preprocesses images in the background."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from adafv.errors import ImageError, InputError
+from adafv.images import content_key, open_image
+from adafv.llava import Pixels
+from adafv.prompt import Prompt
+from adafv.records import Answer, Question
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image ready for the vision tower, and the seconds it took to get there."""
+
+    pixels: Pixels
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image by content. `loaded` is shared by all questions about it; `None` when it is encoded already."""
+
+    key: str
+    loaded: Future[Loaded] | None
+
+
+@dataclass
+class Ticket:
+    """One item on its way, in input order. `answer` is set as soon as there is one."""
+
+    number: int
+    question: Question | None = None
+    prompt: Prompt | None = None
+    image: Future[Image] | None = None
+    answer: Answer | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing about it is still being read or preprocessed."""
+        if self.answer is not None:
+            return True
+        if self.image is None or not self.image.done():
+            return False
+        loaded = None if self.image.exception() else self.image.result().loaded
+        return loaded is None or loaded.done()
+
+
+class Feeder:
+    """A thread that pulls items and a pool that loads images, at most `ahead` tickets before the oldest unanswered.
+
+    Args:
+        items: questions, and answers that are to be passed through in their place.
+        render: makes a question's prompt; raises `InputError`.
+        preprocess: makes pixels of an RGB image; raises `InputError`.
+        failed: makes the answer of a question that cannot be answered.
+        encoded: whether an image of that content key is encoded already.
+        workers: threads that load images.
+        ahead: tickets under way at most.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Question | Answer],
+        render: Callable[[Question], Prompt],
+        preprocess: Callable[[Any], Pixels],
+        failed: Callable[[Question, InputError], Answer],
+        encoded: Callable[[str], bool],
+        workers: int,
+        ahead: int,
+    ) -> None:
+        self._items, self._render, self._preprocess = items, render, preprocess
+        self._failed, self._encoded = failed, encoded
+        self._room = threading.Semaphore(ahead)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="adafv-image")
+        self._loading: dict[str, Future[Loaded]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self.changed = threading.Condition()
+        self.tickets: list[Ticket] = []
+        self.ended = False
+        self.error: BaseException | None = None
+        self.waiting_since: float | None = None
+        threading.Thread(target=self._feed, name="adafv-feeder", daemon=True).start()
+
+    def done_with(self, tickets: int) -> None:
+        """Make room for as many more."""
+        self._room.release(tickets)
+
+    def close(self) -> None:
+        """Stop reading; what is being loaded is let go."""
+        self._closed = True
+        self._room.release()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _feed(self) -> None:
+        try:
+            for number, item in enumerate(self._timed(self._items)):
+                self._room.acquire()
+                if self._closed:
+                    return
+                ticket = self._ticket(number, item)
+                with self.changed:
+                    self.tickets.append(ticket)
+                    self.changed.notify_all()
+        except BaseException as error:  # the input's own: it is the consumer who must hear of it
+            self.error = error
+        finally:
+            with self.changed:
+                self.ended = True
+                self.changed.notify_all()
+
+    def _timed(self, items: Iterable[Question | Answer]) -> Iterable[Question | Answer]:
+        """The items, noting since when the next one has been waited for."""
+        self.waiting_since = time.monotonic()
+        for item in items:
+            self.waiting_since = None
+            yield item
+            self.waiting_since = time.monotonic()
+
+    def _ticket(self, number: int, item: Question | Answer) -> Ticket:
+        if isinstance(item, Answer):
+            return Ticket(number, answer=item)
+        try:
+            prompt = self._render(item)
+        except InputError as error:
+            return Ticket(number, item, answer=self._failed(item, error))
+        image = self._pool.submit(self._load, item.image)
+        image.add_done_callback(lambda _: self._notify())
+        return Ticket(number, item, prompt, image)
+
+    def _notify(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def _load(self, source: Any) -> Image:
+        """The image's key, and its pixels unless they are under way or no longer needed."""
+        key = content_key(source)
+        if self._encoded(key):
+            return Image(key, None)
+        with self._lock:
+            known = self._loading.get(key)
+            loaded = self._loading.setdefault(key, Future())
+        if known is None:
+            try:
+                loaded.set_result(self.load(source))
+            except InputError as error:
+                loaded.set_exception(error)
+            except Exception as error:  # one image must not end the run, whatever is wrong with it
+                what = f"an image could not be read: {type(error).__name__}: {error}"
+                loaded.set_exception(ImageError(what, "convert it to PNG or JPEG"))
+        return Image(key, loaded)
+
+    def load(self, source: Any) -> Loaded:
+        """Decode and preprocess one image, in the thread that asks."""
+        start = time.perf_counter()
+        pixels = self._preprocess(open_image(source))
+        return Loaded(pixels, time.perf_counter() - start)
+
+    def forget(self, key: str) -> None:
+        """Let go of an image's pixels once it is encoded."""
+        with self._lock:
+            self._loading.pop(key, None)

@@ -1,0 +1,74 @@
+"""Decoding: rows that have ended leave the batch, and nobody's tokens change by it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+import adafv
+from adafv.decoding import Spliced, generate, left_pad
+from adafv.settings import RunSettings
+from adafv.timing import Stopwatch
+
+END = 1
+
+
+@pytest.fixture
+def chatty(llava: adafv.Model) -> object:
+    """The tiny model with an end token that comes up often, so that answers differ in length."""
+    model = llava._checkpoint.model
+    weight = model.lm_head.weight.detach().clone()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        model.lm_head.weight[END] = 3 * weight[2:40].mean(0) + 0.5 * torch.randn(weight.shape[1])
+    yield model
+    with torch.no_grad():
+        model.lm_head.weight.copy_(weight)
+
+
+def prompts(count: int, width: int, seed: int) -> list[Spliced]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = [5 + 3 * (i % 4) for i in range(count)]
+    return [Spliced(torch.randn(n, width, generator=generator), torch.arange(n)) for n in lengths]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_leave_early_change_no_token(chatty: torch.nn.Module, seed: int) -> None:
+    run, asked = RunSettings(max_new_tokens=24), prompts(7, 48, seed)
+    together = [row.ids for row in generate(chatty, asked, run, Stopwatch())]
+    alone = [generate(chatty, [prompt], run, Stopwatch())[0].ids for prompt in asked]
+    embeddings, mask, positions = left_pad(asked)
+    stock = chatty.generate(  # type: ignore[operator]
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=positions,
+        generation_config=GenerationConfig(max_new_tokens=24, do_sample=False),
+    ).tolist()
+    assert together == alone == [row[: row.index(END) + 1] if END in row else row for row in stock]
+
+
+@torch.inference_mode()
+def test_rows_do_leave(chatty: torch.nn.Module) -> None:
+    run, pool = RunSettings(max_new_tokens=24), [prompt for seed in range(6) for prompt in prompts(7, 48, seed)]
+    lengths = [len(generate(chatty, [prompt], run, Stopwatch())[0].ids) for prompt in pool]
+    short = [prompt for prompt, length in zip(pool, lengths, strict=True) if length < 12][:4]
+    long = [prompt for prompt, length in zip(pool, lengths, strict=True) if length == 24][:3]
+    batches = []
+    hook = chatty.get_submodule("model.language_model").register_forward_pre_hook(
+        lambda _module, _args, kwargs: batches.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    rows = [len(row.ids) for row in generate(chatty, short + long, run, Stopwatch())]
+    hook.remove()
+    assert max(rows[:4]) < 12 and min(rows[4:]) == 24
+    assert batches[0] == 7 and batches[-1] == 3 and len(batches) == 24
+
+
+def test_left_padding_puts_all_ends_together() -> None:
+    embeddings, mask, positions = left_pad(
+        [Spliced(torch.ones(2, 3), torch.tensor([4, 9])), Spliced(torch.ones(4, 3), torch.arange(4))]
+    )
+    assert mask.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+    assert positions.tolist() == [[0, 0, 4, 9], [0, 1, 2, 3]]
+    assert embeddings[0].sum(1).tolist() == [0, 0, 3, 3]
