@@ -21,7 +21,7 @@ def chatty(llava: adafv.Model) -> object:
     weight = model.lm_head.weight.detach().clone()
     torch.manual_seed(3)
     with torch.no_grad():
-        model.lm_head.weight[END] = 3 * weight[2:40].mean(0) + 0.5 * torch.randn(weight.shape[1])
+        model.lm_head.weight[END] = 6 * weight[2:40].mean(0) + 0.5 * torch.randn(weight.shape[1])
     yield model
     with torch.no_grad():
         model.lm_head.weight.copy_(weight)
