@@ -15,20 +15,54 @@ from adafv.settings import RunSettings
 
 @dataclass(frozen=True)
 class Accountant:
-    """Counts for one loaded checkpoint."""
+    """Counts for one checkpoint, loaded or only planned with."""
 
     vision: flops.VisionGeometry
     text: flops.TextGeometry
     bytes_per_value: int
 
     @classmethod
-    def of(cls, config: Any, bytes_per_value: int) -> Accountant:
-        """From the config of the loaded model, whose vision tower is already cut to the layers that run."""
-        return cls(
-            flops.VisionGeometry.from_config(config, config.vision_config.num_hidden_layers),
-            flops.TextGeometry.from_config(config),
-            bytes_per_value,
+    def of(cls, config: Any, vision_layers: int, bytes_per_value: int) -> Accountant:
+        """From a LLaVA config; `vision_layers` of the tower's layers run."""
+        vision = flops.VisionGeometry.from_config(config, vision_layers)
+        return cls(vision, flops.TextGeometry.from_config(config), bytes_per_value)
+
+    def costs(self, *, crops: int, scored: int, visual: int, fed: int, unpruned: int, generated: int) -> Flops:
+        """FLOPs of one answer on its own, without a batch's padding.
+
+        Args:
+            crops: that were encoded for it.
+            scored: text tokens that were compared with the image, 0 where the pruner looks at none.
+            visual: candidates of the image.
+            fed: tokens of the prompt, text and kept visual ones.
+            unpruned: tokens of the unpruned prompt.
+            generated: tokens of the answer.
+        """
+
+        def language(tokens: int) -> tuple[int, int]:
+            return flops.prefill(self.text, tokens), flops.decode(self.text, tokens, generated)
+
+        vision = flops.vision(self.vision, crops)
+        projector = flops.projector(self.vision, crops * self.vision.patches)
+        score = flops.score(scored, visual, self.text.hidden)
+        prefill, decode = language(fed)
+        return Flops(
+            vision=vision,
+            projector=projector,
+            score=score,
+            prefill=prefill,
+            decode=decode,
+            total=vision + projector + score + prefill + decode,
+            unpruned_total=vision + projector + sum(language(unpruned)),
         )
+
+    def caches(self, *, fed: int, unpruned: int, generated: int, peak: int | None) -> MemoryBytes:
+        """Key/value cache at the end of an answer; arguments as of `costs`, `peak` is the device's."""
+        cache, without = (
+            flops.kv_cache_bytes(self.text, flops.cached_positions(tokens, generated), self.bytes_per_value)
+            for tokens in (fed, unpruned)
+        )
+        return MemoryBytes(cache, without, peak)
 
     def tokens(self, prompt: Prompt, image: ImageEncoding, outcome: Outcome) -> TokenCounts:
         """Visual tokens by the signal that chose them, text and generated tokens. Synchronises."""
@@ -52,37 +86,26 @@ class Accountant:
         )
 
     def flops(self, prompt: Prompt, image: ImageEncoding, outcome: Outcome, run: RunSettings, *, fresh: bool) -> Flops:
-        """FLOPs of one answer on its own, without a batch's padding.
+        """FLOPs of an answer that was given.
 
         `fresh` says whether vision was run for this answer; if another one's was shared, neither side is charged
         for it, so that `unpruned_total` differs by the pruning alone.
         """
-        crops = image.crops if fresh else 0
-        kept, generated = len(outcome.kept.tokens), len(outcome.decoded.ids)
-        pruned = kept < image.visual
-        scored = len(prompt.after) if pruned and pruners.looks_at_text(run.pruner) else 0
-        vision = flops.vision(self.vision, crops)
-        projector = flops.projector(self.vision, crops * self.vision.patches)
-        score = flops.score(scored, image.visual, self.text.hidden)
-        prefill, decode = self._language(prompt.text_tokens + kept, generated)
-        return Flops(
-            vision=vision,
-            projector=projector,
-            score=score,
-            prefill=prefill,
-            decode=decode,
-            total=vision + projector + score + prefill + decode,
-            unpruned_total=vision + projector + sum(self._language(prompt.text_tokens + len(image.packed), generated)),
+        pruned = len(outcome.kept.tokens) < image.visual
+        return self.costs(
+            crops=image.crops if fresh else 0,
+            scored=len(prompt.after) if pruned and pruners.looks_at_text(run.pruner) else 0,
+            visual=image.visual,
+            fed=prompt.text_tokens + len(outcome.kept.tokens),
+            unpruned=prompt.text_tokens + len(image.packed),
+            generated=len(outcome.decoded.ids),
         )
 
-    def _language(self, tokens: int, generated: int) -> tuple[int, int]:
-        return flops.prefill(self.text, tokens), flops.decode(self.text, tokens, generated)
-
     def memory(self, prompt: Prompt, image: ImageEncoding, outcome: Outcome, peak: int | None) -> MemoryBytes:
-        """Key/value cache at the end of the answer; `peak` is the device's."""
-
-        def cache(visual: int) -> int:
-            positions = flops.cached_positions(prompt.text_tokens + visual, len(outcome.decoded.ids))
-            return flops.kv_cache_bytes(self.text, positions, self.bytes_per_value)
-
-        return MemoryBytes(cache(len(outcome.kept.tokens)), cache(len(image.packed)), peak)
+        """Key/value cache of an answer that was given."""
+        return self.caches(
+            fed=prompt.text_tokens + len(outcome.kept.tokens),
+            unpruned=prompt.text_tokens + len(image.packed),
+            generated=len(outcome.decoded.ids),
+            peak=peak,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,7 @@ class Description:
     dtype: str | None
     text_config: LanguageModel
     vision_config: VisionTower
-    vision_feature_layer: int | list[int]
+    vision_feature_layer: int | Sequence[int]
     image_grid_pinpoints: list[list[int]] | None
     parameters: Parameters
     weights_bytes: WeightBytes

@@ -45,7 +45,8 @@ class Model:
         self._checkpoint = checkpoint
         self.pipeline = Pipeline(checkpoint)
         self._prompter = Prompter(checkpoint.processor, config.image_token_id, fallback_template(config))
-        self._accountant = Accountant.of(config, checkpoint.model.dtype.itemsize)
+        layers = config.vision_config.num_hidden_layers  # cut to those that run
+        self._accountant = Accountant.of(config, layers, checkpoint.model.dtype.itemsize)
 
     @property
     def model_id(self) -> str:

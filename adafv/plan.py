@@ -15,7 +15,8 @@ from transformers.models.llava_next.modeling_llava_next import (
     unpad_image,
 )
 
-from adafv import flops, pruners
+from adafv import pruners
+from adafv.accounting import Accountant
 from adafv.budget import Budget
 from adafv.checkpoint import layers_that_run
 from adafv.errors import InputError
@@ -129,7 +130,6 @@ def plan_answer(
         pruner: its name; what it computes itself is not counted.
         bytes_per_value: of the key/value cache.
     """
-    text = flops.TextGeometry.from_config(config)
     keep = image.visual if pruner == "none" else budget.tokens(image.visual)
     pruned = keep < image.visual
     newlines = 0 if pruned else image.newlines
@@ -145,37 +145,17 @@ def plan_answer(
         newlines=newlines,
     )
     scored = prompt.after if pruned and pruners.looks_at_text(pruner) else 0
-    positions, unpruned = prompt.text + keep + newlines, prompt.text + image.packed
-
-    def cache(length: int) -> int:
-        return flops.kv_cache_bytes(text, flops.cached_positions(length, prompt.generated), bytes_per_value)
-
+    fed, unpruned = prompt.text + keep + newlines, prompt.text + image.packed
+    accountant = Accountant.of(config, layers_that_run(config), bytes_per_value)
     return AnswerPlan(
         tokens=tokens,
-        flops=_flops(config, text, image, prompt, scored=scored, positions=positions),
-        memory_bytes=MemoryBytes(cache(positions), cache(unpruned), None),
-    )
-
-
-def _flops(
-    config: Any, text: flops.TextGeometry, image: ImagePlan, prompt: PromptPlan, *, scored: int, positions: int
-) -> Flops:
-    """`scored` text tokens are compared with the image, `positions` tokens go into the language model."""
-    tower = flops.VisionGeometry.from_config(config, layers_that_run(config))
-    vision = flops.vision(tower, image.crops)
-    projector = flops.projector(tower, image.crops * tower.patches)
-    score = flops.score(scored, image.visual, text.hidden)
-
-    def language(length: int) -> tuple[int, int]:
-        return flops.prefill(text, length), flops.decode(text, length, prompt.generated)
-
-    prefill, decode = language(positions)
-    return Flops(
-        vision=vision,
-        projector=projector,
-        score=score,
-        prefill=prefill,
-        decode=decode,
-        total=vision + projector + score + prefill + decode,
-        unpruned_total=vision + projector + sum(language(prompt.text + image.packed)),
+        flops=accountant.costs(
+            crops=image.crops,
+            scored=scored,
+            visual=image.visual,
+            fed=fed,
+            unpruned=unpruned,
+            generated=prompt.generated,
+        ),
+        memory_bytes=accountant.caches(fed=fed, unpruned=unpruned, generated=prompt.generated, peak=None),
     )

@@ -110,6 +110,7 @@ class AnswerStream(Iterator[Answer]):
     def close(self) -> None:
         """End the stream early and let go of its threads."""
         self._answers.close()
+        self._feeder.close()  # a generator that never began does not end either
 
     def _deliver(self) -> Generator[Answer]:
         """Answers in order, held back until those before them are there."""

@@ -1,0 +1,170 @@
+"""`adafv info MODEL`: what a checkpoint is and what it will cost, without loading weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from adafv.budget import Budget
+from adafv.settings import LoadSettings
+from adafv_cli import card
+from adafv_cli.console import Streams
+from adafv_cli.exits import UsageError
+from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+
+if TYPE_CHECKING:
+    from adafv.description import Description
+    from adafv.plan import AnswerPlan, ImagePlan, PromptPlan
+
+HELP = """
+Describe a checkpoint: tokens, parameters, memory, FLOPs.
+
+[bold]Examples[/]
+  adafv info
+  adafv info llava-hf/llava-1.5-7b-hf
+  adafv info llava-hf/llava-v1.6-34b-hf --image 1024x768 --keep 10%
+  adafv info checkpoints/mine --image photo.jpg --json | jq .parameters
+
+Only the configuration is read, no weights. The table is for one answer to
+one question, of the lengths that it states, at several budgets.
+"""
+
+TEXT_TOKENS, GENERATED = 64, 16  # of the answer that the table is for; half of the text is behind the image
+BUDGETS = ("all", "50%", "25%", "128", "64")
+
+_SIZE = re.compile(r"([0-9]+)[xX]([0-9]+)")
+
+
+def _same(group: type[Any], flag: str) -> Any:
+    """The flag of another group, with its help and everything."""
+    return get_type_hints(group, include_extras=True)[flag].__metadata__[0]
+
+
+@dataclass(frozen=True)
+class InfoFlags:
+    """Which checkpoint, which image, which budget."""
+
+    model: Annotated[str, _same(LoadFlags, "model")] = LoadFlags.model
+    revision: Annotated[str | None, _same(LoadFlags, "revision")] = None
+    offline: Annotated[bool, _same(LoadFlags, "offline")] = False
+    image: Annotated[
+        str,
+        typer.Option(
+            metavar="WIDTHxHEIGHT|FILE", help="Size of the image, or a file that has it.", rich_help_panel="Pruning"
+        ),
+    ] = "640x480"
+    keep: Annotated[str, _same(RunFlags, "keep")] = RunFlags.keep
+
+    def settings(self, ctx: typer.Context, positional: str | None) -> LoadSettings:
+        """Which checkpoint; a MODEL without -m counts more than the environment.
+
+        Raises:
+            UsageError: two different ones.
+        """
+        source = ctx.get_parameter_source("model")
+        if positional and source is not None and source.name == "COMMANDLINE" and positional != self.model:
+            raise UsageError(f"two models: {positional} and {self.model}", "give one, with or without -m")
+        return LoadFlags(positional or self.model, revision=self.revision, offline=self.offline).settings(ctx)
+
+
+@dataclass(frozen=True)
+class InfoOutput(OutputFlags):
+    """What is printed."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel="Output")] = (
+        False
+    )
+
+
+@takes_flags
+def info(
+    ctx: typer.Context,
+    flags: InfoFlags,
+    output: InfoOutput,
+    checkpoint: Annotated[
+        str | None, typer.Argument(metavar="MODEL", show_default=False, help="The same as --model.")
+    ] = None,
+) -> None:
+    """Run the command: read the configuration, count, print."""
+    streams: Streams = ctx.obj
+    output.apply(streams)
+    settings = flags.settings(ctx, checkpoint)
+    keep = RunFlags(keep=flags.keep).settings(ctx).budget
+    with streams.library_noise():
+        width, height = _image_size(flags.image)
+        with streams.busy(f"reading {settings.model}"):
+            found = _plan(settings, width, height, keep)
+    if output.as_json:
+        streams.data(json.dumps(found.to_json(), allow_nan=False))
+    else:
+        streams.data(card.rendered(card.text(found), streams.stdout))
+
+
+def _image_size(given: str) -> tuple[int, int]:
+    """(width, height) of `640x480`, or of an image file.
+
+    Raises:
+        UsageError: neither.
+        ImageError: a file that is no image.
+    """
+    from adafv.images import MAX_PIXELS, image_size
+
+    size = _SIZE.fullmatch(given)
+    if Path(given).exists():
+        return image_size(given)
+    if size is None:
+        what = f"--image: {given!r} is neither a size nor a file"
+        raise UsageError(what, "give WIDTHxHEIGHT in pixels (640x480), or the path of an image")
+    width, height = int(size[1]), int(size[2])
+    if not 1 <= width * height <= MAX_PIXELS:
+        raise UsageError(f"--image: {given} is not between 1 and {MAX_PIXELS} pixels", "give a size such as 640x480")
+    return width, height
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint, what becomes of an image of some size, and what an answer costs at several budgets."""
+
+    model: str
+    description: Description
+    width: int
+    height: int
+    image: ImagePlan
+    prompt: PromptPlan
+    keep: Budget
+    costs: dict[str, AnswerPlan]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object; its names are those of the configuration and of an answer's records."""
+        image = {"width": self.width, "height": self.height} | asdict(self.image)
+        costs = [
+            {"keep": keep, **asdict(plan), "speedup_bound": round(plan.speedup_bound, 4)}
+            for keep, plan in self.costs.items()
+        ]
+        return {"model": self.model, **asdict(self.description), "image": image, "costs": costs}
+
+
+def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> Found:
+    from adafv.checkpoint import read_config
+    from adafv.description import describe
+    from adafv.plan import PromptPlan, plan_answer, plan_image
+
+    config = read_config(settings)
+    image = plan_image(config, height, width)
+    prompt = PromptPlan(TEXT_TOKENS // 2, TEXT_TOKENS // 2, GENERATED)
+    costs = {budget.text: plan_answer(config, image, budget, prompt) for budget in _budgets(keep, image.visual)}
+    return Found(settings.model, describe(config), width, height, image, prompt, keep, costs)
+
+
+def _budgets(keep: Budget, visual: int) -> list[Budget]:
+    """The user's and those of the table that differ, the largest first."""
+    chosen = {keep.tokens(visual): keep, visual: Budget.parse("all")}
+    for text in BUDGETS:
+        budget = Budget.parse(text)
+        chosen.setdefault(budget.tokens(visual), budget)
+    return [chosen[tokens] for tokens in sorted(chosen, reverse=True)]
