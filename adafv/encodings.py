@@ -1,40 +1,96 @@
-"""Encoded images by content, so that each is encoded once; bounded in bytes, the least recently used leaves first."""
+"""Encoded images by content, so that each is encoded once however its questions are spread."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from adafv.llava import ImageEncoding
+from adafv.llava import ImageEncoding, Pixels
+from adafv.pipeline import Pipeline
+from adafv.timing import Stopwatch
+
+_CROPS_AT_ONCE = 16  # vision runs in batches of about as many crops
 
 
-class EncodingCache:
-    """A least-recently-used cache of image encodings.
+@dataclass(frozen=True)
+class EncodingCost:
+    """Seconds for one image; of images encoded together, `vision_s` is this one's share."""
+
+    preprocess_s: float
+    vision_s: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image ready for the vision tower, and the seconds it took to get there."""
+
+    pixels: Pixels
+    seconds: float
+
+
+class Encoder:
+    """Encodes images in groups, and holds on to what it made.
+
+    What is held is bounded in bytes, the least recently used leaves first; an encoding larger than that on its own
+    is not held.
 
     Args:
-        limit_bytes: of all encodings together; one that is larger on its own is not held.
+        pipeline: of the loaded checkpoint.
+        limit_bytes: of all encodings together.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
+    def __init__(self, pipeline: Pipeline, limit_bytes: int) -> None:
+        self._pipeline, self._limit = pipeline, limit_bytes
         self._held: OrderedDict[str, ImageEncoding] = OrderedDict()
-        self.bytes = 0
+        self._bytes = 0
+        self._unbilled: dict[str, EncodingCost] = {}
 
-    def __contains__(self, key: str) -> bool:
+    def holds(self, key: str) -> bool:
+        """Whether an image of that content key is held; may be asked from any thread."""
         return key in self._held
 
-    def get(self, key: str) -> ImageEncoding | None:
+    def held(self, key: str) -> ImageEncoding | None:
         """The encoding under that content key, now the most recently used."""
         encoding = self._held.get(key)
         if encoding is not None:
             self._held.move_to_end(key)
         return encoding
 
-    def put(self, key: str, encoding: ImageEncoding) -> None:
-        """Hold an encoding, and let go of others until everything fits."""
-        if key in self._held:
-            return
+    def encode(self, images: Mapping[str, Loaded]) -> dict[str, ImageEncoding]:
+        """Encode images that are not held, by content key."""
+        encoded: dict[str, ImageEncoding] = {}
+        for group in _groups(images):
+            watch = Stopwatch(self._pipeline.devices)
+            encodings = self._pipeline.encode([images[key].pixels for key in group], watch)
+            for key, encoding in zip(group, encodings, strict=True):
+                encoded[key] = encoding
+                self._unbilled[key] = EncodingCost(images[key].seconds, watch["vision"] / len(group))
+                self._hold(key, encoding)
+        return encoded
+
+    def bill(self, key: str) -> EncodingCost | None:
+        """What encoding that image took, said once: to the first question that is answered with it."""
+        return self._unbilled.pop(key, None)
+
+    def _hold(self, key: str, encoding: ImageEncoding) -> None:
         self._held[key] = encoding
-        self.bytes += encoding.bytes
-        while self.bytes > self._limit and self._held:
+        self._bytes += encoding.bytes
+        while self._bytes > self._limit:
             _, oldest = self._held.popitem(last=False)
-            self.bytes -= oldest.bytes
+            self._bytes -= oldest.bytes
+
+
+def _groups(images: Mapping[str, Loaded]) -> Iterator[list[str]]:
+    """Keys of images that go through the vision tower together."""
+    group: list[str] = []
+    crops = 0
+    for key, loaded in images.items():
+        more = len(loaded.pixels.values)
+        if group and crops + more > _CROPS_AT_ONCE:
+            yield group
+            group, crops = [], 0
+        group.append(key)
+        crops += more
+    if group:
+        yield group

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from adafv.accounting import Accountant
 from adafv.checkpoint import Checkpoint, load_checkpoint
+from adafv.encodings import EncodingCost
 from adafv.errors import AdaFVError, InputError
 from adafv.images import open_image
 from adafv.llava import ImageEncoding
@@ -18,7 +19,7 @@ from adafv.pipeline import Outcome, Pipeline, Row
 from adafv.prompt import Prompt, Prompter
 from adafv.records import Answer, Comparison, Failure, Latency, Question, QuestionId
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
-from adafv.streaming import AnswerStream, EncodingCost, Task
+from adafv.streaming import AnswerStream, Task
 from adafv.templates import fallback_template
 from adafv.timing import Stopwatch
 

@@ -9,19 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from adafv.encodings import Loaded
 from adafv.errors import ImageError, InputError
 from adafv.images import content_key, open_image
 from adafv.llava import Pixels
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An image ready for the vision tower, and the seconds it took to get there."""
-
-    pixels: Pixels
-    seconds: float
 
 
 @dataclass(frozen=True)

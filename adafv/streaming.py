@@ -8,21 +8,19 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from adafv.encodings import EncodingCache
+from adafv.encodings import Encoder, EncodingCost, Loaded
 from adafv.errors import AdaFVError, InputError, OutOfMemoryError
-from adafv.feeding import Feeder, Loaded, Ticket
+from adafv.feeding import Feeder, Ticket
 from adafv.llava import ImageEncoding
 from adafv.pipeline import Pipeline
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, RunSettings
-from adafv.timing import Stopwatch
 
 _FIRST_BATCH = 8  # what `auto` begins with
 _LARGEST_BATCH = 32  # and where it ends
 _LINGER_S = 0.05  # how long an incomplete batch waits for an input that is slower than the model
 _POLL_S = 0.1  # how often a waiting stream looks whether it was stopped
-_CROPS_AT_ONCE = 16  # vision runs in batches of about as many crops
 
 
 @dataclass(frozen=True)
@@ -33,14 +31,6 @@ class Task:
     prompt: Prompt
     encoding: ImageEncoding
     cost: EncodingCost | None
-
-
-@dataclass(frozen=True)
-class EncodingCost:
-    """Seconds for one image; of images encoded together, `vision_s` is this one's share."""
-
-    preprocess_s: float
-    vision_s: float
 
 
 @dataclass
@@ -89,8 +79,7 @@ class AnswerStream(Iterator[Answer]):
         self.stats = StreamStats(batch_size=_FIRST_BATCH if batch.batch_size == "auto" else batch.batch_size)
         self._model, self._run, self._batch = model, run, batch
         self._stop = stop or threading.Event()
-        self._cache = EncodingCache(batch.cache_bytes)
-        self._unbilled: dict[str, EncodingCost] = {}
+        self._encoder = Encoder(model.pipeline, batch.cache_bytes)
         self._most = _LARGEST_BATCH if batch.batch_size == "auto" else batch.batch_size
         self._window = 2 * self._most if self._most == 1 else batch.ahead * self._most
         self._feeder = Feeder(
@@ -98,7 +87,7 @@ class AnswerStream(Iterator[Answer]):
             render=lambda question: model.render(question, run),
             preprocess=model.pipeline.preprocess,
             failed=lambda question, error: model.failed(question, run, error),
-            encoded=self._cache.__contains__,
+            encoded=self._encoder.holds,
             workers=batch.workers,
             ahead=self._window,
         )
@@ -201,18 +190,21 @@ class AnswerStream(Iterator[Answer]):
                 self._fail(ticket, error)
                 continue
             keys[ticket.number] = key
-            held = self._cache.get(key)
+            held = self._encoder.held(key)
             if held is not None:
                 images[key] = held
             elif loaded is not None:
                 fresh.setdefault(key, loaded)
-        images |= self._encode(fresh)
+        images |= self._encoder.encode(fresh)
+        for key in fresh:
+            self._feeder.forget(key)
+        self.stats.images_encoded += len(fresh)
         self.stats.cache_hits += len(keys) - len(fresh)
         tasks = {}
         for ticket in batch:
             if ticket.number in keys and ticket.question is not None and ticket.prompt is not None:
                 key = keys[ticket.number]
-                cost = self._unbilled.pop(key, None)
+                cost = self._encoder.bill(key)
                 tasks[ticket.number] = Task(ticket.question, ticket.prompt, images[key], cost)
         return tasks
 
@@ -221,41 +213,12 @@ class AnswerStream(Iterator[Answer]):
         if ticket.image is None or ticket.question is None:
             raise InputError("a ticket without an image", "")
         image = ticket.image.result()
-        if image.key in self._cache:
+        if self._encoder.holds(image.key):
             return image.key, None
         if image.loaded is None:  # it was encoded when the ticket came, and has left the cache since
             return image.key, self._feeder.load(ticket.question.image)
         return image.key, image.loaded.result()
 
-    def _encode(self, fresh: dict[str, Loaded]) -> dict[str, ImageEncoding]:
-        """Encode images in groups of a bounded number of crops, and put them into the cache."""
-        encoded: dict[str, ImageEncoding] = {}
-        for group in _groups(fresh):
-            watch = Stopwatch(self._model.pipeline.devices)
-            encodings = self._model.pipeline.encode([fresh[key].pixels for key in group], watch)
-            for key, encoding in zip(group, encodings, strict=True):
-                encoded[key] = encoding
-                self._unbilled[key] = EncodingCost(fresh[key].seconds, watch["vision"] / len(group))
-                self._cache.put(key, encoding)
-                self._feeder.forget(key)
-            self.stats.images_encoded += len(group)
-        return encoded
-
 
 def _length(ticket: Ticket) -> int:
     return ticket.prompt.text_tokens if ticket.prompt is not None else 0
-
-
-def _groups(images: dict[str, Loaded]) -> Iterator[list[str]]:
-    """Keys of images that go through the vision tower together."""
-    group: list[str] = []
-    crops = 0
-    for key, loaded in images.items():
-        more = len(loaded.pixels.values)
-        if group and crops + more > _CROPS_AT_ONCE:
-            yield group
-            group, crops = [], 0
-        group.append(key)
-        crops += more
-    if group:
-        yield group

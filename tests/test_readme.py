@@ -55,5 +55,7 @@ def test_files_named_are_there() -> None:
 
 
 def test_pictures_and_links_are_there() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README)
+    assert len(targets) >= 4
+    for target in targets:
         assert (ROOT / target).exists(), target
