@@ -13,13 +13,20 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessorPil,
+    LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
 IMAGE, PATCH = 56, 14
 SIDE = IMAGE // PATCH
 PATCHES = SIDE**2
+GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # rows, columns of tiles, as published
 TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'][0]['text'] }} {% else %}"
@@ -82,25 +89,62 @@ def image_processor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": IMAGE}, crop_size={"height": IMAGE, "width": IMAGE})
 
 
-def save_llava(folder: Path, seed: int = 0, **changes: Any) -> Path:
-    """A LLaVA-1.5 checkpoint in `folder`; `changes` go to the top of its config."""
+def save_llava(
+    folder: Path,
+    seed: int = 0,
+    model: Any = LlavaForConditionalGeneration,
+    config: Any = LlavaConfig,
+    **changes: Any,
+) -> Path:
+    """A LLaVA-1.5 checkpoint in `folder`, or one of its kin; `changes` go to the top of its config."""
     words = tokenizer()
-    torch.manual_seed(seed)
-    settings: dict[str, Any] = dict(
+    settings = _settings(words) | ({"image_seq_length": PATCHES} if config is LlavaConfig else {})
+    _save(model, config(**(settings | changes)), folder, seed)
+    LlavaProcessor(image_processor(), words, chat_template=TEMPLATE, **PROCESSOR).save_pretrained(folder)
+    return folder
+
+
+def save_llava_next(folder: Path, seed: int = 0, tile: int = IMAGE, **changes: Any) -> Path:
+    """A LLaVA-NeXT checkpoint in `folder`, with crops of `tile` x `tile` pixels."""
+    words = tokenizer()
+    pinpoints = [[rows * tile, columns * tile] for rows, columns in GRIDS]
+    settings = _settings(words) | dict(
+        image_grid_pinpoints=pinpoints,
+        vision_config=vision_config(image_size=tile),
+        text_config=text_config(len(words), max_position_embeddings=4096),
+    )
+    _save(LlavaNextForConditionalGeneration, LlavaNextConfig(**(settings | changes)), folder, seed)
+    square = {"height": tile, "width": tile}
+    images = LlavaNextImageProcessorPil(size={"shortest_edge": tile}, crop_size=square, image_grid_pinpoints=pinpoints)
+    LlavaNextProcessor(images, words, chat_template=TEMPLATE, **PROCESSOR).save_pretrained(folder)
+    return folder
+
+
+def save(kind: str, folder: Path, **changes: Any) -> Path:
+    """A checkpoint of the `model_type` `kind`."""
+    if kind == "vipllava":
+        return save_llava(folder, model=VipLlavaForConditionalGeneration, config=VipLlavaConfig, **changes)
+    return save_llava(folder, **changes) if kind == "llava" else save_llava_next(folder, **changes)
+
+
+PROCESSOR: dict[str, Any] = dict(
+    patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1
+)
+
+
+def _settings(words: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return dict(
         vision_config=vision_config(),
         text_config=text_config(len(words)),
         image_token_index=3,
-        image_seq_length=PATCHES,
     )
-    model = LlavaForConditionalGeneration(LlavaConfig(**(settings | changes)))
+
+
+def _save(kind: Any, config: Any, folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    model = kind(config)
     with torch.no_grad():  # larger embeddings than the default's, so that words and patches differ clearly
         model.get_input_embeddings().weight.normal_()
         model.lm_head.weight.normal_(std=0.3)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 2
     model.save_pretrained(folder)
-    processor = LlavaProcessor(
-        image_processor(), words, patch_size=PATCH, vision_feature_select_strategy="default",
-        chat_template=TEMPLATE, num_additional_image_tokens=1,
-    )  # fmt: skip
-    processor.save_pretrained(folder)
-    return folder

@@ -1,0 +1,92 @@
+"""The same checkpoint in stock transformers: what an unpruned answer must equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+import adafv
+from adafv.evidence import Evidence
+from adafv.llava import ImageEncoding
+from adafv.pipeline import Outcome, Row
+from adafv.processing import load_processor
+from adafv.scoring import gather_evidence
+from adafv.settings import RunSettings
+from adafv.timing import Stopwatch
+from tests.spying import listening
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Model and processor, uncut, with the processor fields that old files lack."""
+
+    model: Any
+    processor: Any
+
+    @classmethod
+    def load(cls, folder: Path) -> Stock:
+        processor = load_processor(str(folder), AutoConfig.from_pretrained(folder), {})
+        processor.patch_size, processor.vision_feature_select_strategy = 14, "default"
+        processor.num_additional_image_tokens = 1
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, device_map="cpu")
+        return cls(model.eval(), processor)
+
+    def inputs(self, image: Image.Image, text: str) -> Any:
+        return self.processor(images=image, text=text, return_tensors="pt")
+
+    @torch.inference_mode()
+    def logits(self, image: Image.Image, text: str) -> torch.Tensor:
+        """(1, vocabulary): of the first generated token."""
+        logits: torch.Tensor = self.model(**self.inputs(image, text), logits_to_keep=1).logits[:, -1]
+        return logits
+
+    @torch.inference_mode()
+    def generated(self, image: Image.Image, text: str, tokens: int) -> list[int]:
+        """Greedy token ids."""
+        inputs = self.inputs(image, text)
+        rows = self.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+        ids: list[int] = rows[0, inputs["input_ids"].shape[1] :].tolist()
+        return ids
+
+    @torch.inference_mode()
+    def visual(self, image: Image.Image, text: str) -> torch.Tensor:
+        """(P, D): the visual tokens as the language model takes them."""
+        inputs = {
+            key: value for key, value in self.inputs(image, text).items() if key in ("pixel_values", "image_sizes")
+        }
+        features: torch.Tensor = self.model.get_image_features(**inputs).pooler_output[0]
+        return features
+
+    @torch.inference_mode()
+    def saliency(self, image: Image.Image, text: str, layer: int) -> torch.Tensor:
+        """(crops, P): from the whole attention map of the `layer`-th layer."""
+        tower = self.model.model.vision_tower
+        tower.set_attn_implementation("eager")
+        values = self.inputs(image, text)["pixel_values"]
+        maps = tower(values.reshape(-1, *values.shape[-3:]), output_attentions=True).attentions
+        attention: torch.Tensor = maps[layer - 1][:, :, 0, 1:].mean(dim=1)
+        return attention
+
+
+def encoded(model: adafv.Model, *images: Image.Image) -> list[ImageEncoding]:
+    """All images in one call."""
+    pipeline = model.pipeline
+    return pipeline.encode([pipeline.preprocess(image) for image in images], Stopwatch(()))
+
+
+def evidence(encoding: ImageEncoding, text: torch.Tensor | None = None) -> Evidence:
+    """Of one image alone; `text` (T, D) is what similarity looks at."""
+    return gather_evidence([encoding], [encoding.packed[:0] if text is None else text], [0])
+
+
+def run(model: adafv.Model, *asked: tuple[Image.Image, str], **settings: Any) -> tuple[torch.Tensor, list[Outcome]]:
+    """(B, vocabulary) logits of the first generated tokens, and what became of each question, all in one batch."""
+    rows = [Row(model._prompter.prompt(question), encoded(model, image)[0], 0) for image, question in asked]
+    with listening(model) as heard:
+        outcomes = model.pipeline.run(rows, RunSettings(**settings), Stopwatch(()))
+    return heard.logits[0], outcomes
