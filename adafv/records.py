@@ -169,8 +169,14 @@ class Answer:
             "keep": self.keep,
         }
         for name in ("tokens", "latency_s", "flops", "memory_bytes", "error"):
-            value = getattr(self, name)
-            out[name] = None if value is None else asdict(value)
+            out[name] = _plain(getattr(self, name))
         if self.compare is not None:
-            out["compare"] = asdict(self.compare)
+            out["compare"] = _plain(self.compare)
         return out
+
+
+def _plain(record: Any) -> dict[str, Any] | None:
+    """A record as JSON; seconds to the microsecond, beyond which clocks say nothing."""
+    if record is None:
+        return None
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(record).items()}

@@ -1,66 +1,65 @@
-"""`adafv`: the commands, and the one place where errors become exit codes.
+"""`adafv`: its commands, and how a process runs one.
 
-typer and rich are imported by `main`, so that Ctrl-C is quiet from the first moment on.
+All imports are inside the functions, so that Ctrl-C is quiet from the first moment on.
 """
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from adafv_cli.exits import Exit, UsageError, code_for, out_of_memory, was_interrupted
 
 if TYPE_CHECKING:
     import typer
 
     from adafv_cli.console import Streams
 
+INTERRUPTED, READER_GONE = 130, 141  # as in `exits.Exit`, which is not imported yet when main starts
+
 
 def main() -> None:
-    """Run the command line of this process and exit with one of the codes of `Exit`."""
+    """Run the command line of this process and exit with one of the codes of `exits.Exit`."""
     try:
         from adafv_cli.console import Streams, silence
 
         code = run(sys.argv[1:], Streams.of_process())
-        if code == Exit.READER_GONE:
+        if code == READER_GONE:
             silence(sys.stdout, sys.stderr)
     except KeyboardInterrupt:
-        code = Exit.INTERRUPTED
+        code = INTERRUPTED
         sys.stderr.write("adafv: interrupted\n")
+    if code == INTERRUPTED:
+        # Nothing is left to write, and Python would end by SIGINT rather than with our code
+        # when it was an exec() deep in some import that was interrupted.
+        os._exit(code)
     sys.exit(code)
 
 
 def run(args: Sequence[str], streams: Streams) -> int:
     """Run one command line and return its exit code; only Ctrl-C before a command starts is raised."""
-    from adafv.errors import AdaFVError
     from adafv_cli.console import ReaderGone
+    from adafv_cli.failures import tell
 
     app = build()
-    import typer
-
     try:
         code = app(list(args), prog_name="adafv", obj=streams, standalone_mode=False)
-        return _interrupted(streams) if code == Exit.INTERRUPTED else int(code or Exit.OK)
-    except AdaFVError as error:
-        streams.error(error)
-        return code_for(error)
-    except typer.TyperException as error:
-        if error.format_message():  # empty after help was printed because no argument was given
-            streams.error(_usage(error))
-        return Exit.USAGE
-    except (ReaderGone, SystemExit):  # typer and rich exit on a broken pipe; nothing else exits in there
-        return Exit.READER_GONE
-    except Exception as error:
-        return _unforeseen(error, streams)
+        if code != INTERRUPTED:
+            return int(code or 0)
+        error: BaseException = KeyboardInterrupt()  # which typer has made a code of
+    except (Exception, SystemExit) as raised:
+        error = raised
+    try:
+        return tell(error, args, streams)
+    except ReaderGone:
+        return READER_GONE
 
 
 def build() -> typer.Typer:
     """The typer application: every command, registered."""
     import typer
 
-    from adafv_cli import ask
+    from adafv_cli import ask, batch, info
     from adafv_cli.options import before_commands
 
     help_flags = {"help_option_names": ["-h", "--help"]}
@@ -73,48 +72,9 @@ def build() -> typer.Typer:
 
     app.callback(help=ABOUT, epilog=EXIT_CODES)(before_commands)
     app.command("ask", no_args_is_help=True, epilog=EXIT_CODES, help=ask.HELP)(ask.ask)
+    app.command("batch", no_args_is_help=True, epilog=EXIT_CODES, help=batch.HELP)(batch.batch)
+    app.command("info", epilog=EXIT_CODES, help=info.HELP)(info.info)
     return app
-
-
-def _interrupted(streams: Streams) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
-    streams.console.print("adafv: interrupted", soft_wrap=True)
-    return Exit.INTERRUPTED
-
-
-def _unforeseen(error: Exception, streams: Streams) -> int:
-    from adafv_cli.console import DEBUG
-
-    if was_interrupted(error):
-        return _interrupted(streams)
-    streams.trace(error)
-    full = out_of_memory(error)
-    if full is not None:
-        streams.error(full)
-        return code_for(full)
-    first_line = (str(error).splitlines() or [""])[0]
-    hint = "" if streams.verbosity >= DEBUG else "run with -vv for the traceback"
-    streams.error(UsageError(f"unexpected {type(error).__name__}: {first_line}", hint))
-    return Exit.BUG
-
-
-def _usage(error: typer.TyperException) -> UsageError:
-    """A command line that typer refused, said in our two lines."""
-    what = error.format_message().strip().rstrip(".").replace("\n", " ")
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "adafv"
-    fix = f"see {command} --help"
-    if hasattr(error, "option_name"):
-        what = what.partition(" (Possible")[0]
-        near = getattr(error, "possibilities", None) or ()
-        if near:
-            fix = f"did you mean {' or '.join(near)}? see {command} --help"
-        elif "No such option" in what:
-            fix = f'a question that begins with "-" goes behind a --: {command} IMAGE -- "-5 or 5?"'
-    cause = error.__cause__
-    if cause is not None and hasattr(cause, "errors"):  # pydantic's text leaves the value out
-        what = f"{what} (not {cause.errors()[0]['input']!r})"
-    return UsageError(what[:1].lower() + what[1:], fix)
 
 
 ABOUT = """

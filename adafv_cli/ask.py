@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +12,11 @@ import typer
 
 from adafv.errors import AdaFVError, InputError
 from adafv.records import Answer
-from adafv.settings import DEMO, LoadSettings, RunSettings
+from adafv.settings import RunSettings
 from adafv_cli import report
 from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.exits import Exit, UsageError
+from adafv_cli.loading import DEMO_NOTE, is_scene, load_model
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ questions share one encoding of the image. IMAGE - reads the image from
 standard input; without QUESTION the question is read from there.
 """
 
-DEMO_NOTE = "the demo only knows drawn scenes; photos need -m llava-hf/llava-1.5-7b-hf"
-SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's scene renderer
-
 
 @takes_flags
 def ask(
@@ -49,9 +46,7 @@ def ask(
     output: OutputFlags,
     questions: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="QUESTION", show_default=False, help="One or more; default: read from standard input."
-        ),
+        typer.Argument(metavar="QUESTION", show_default=False, help="One or more; default: read from standard input."),
     ] = None,
 ) -> None:
     """Run the command: check everything that needs no model, load it, answer, report."""
@@ -63,8 +58,8 @@ def ask(
         from adafv.images import check_image
 
         check_image(source)
-        model = _load(load_settings, streams)
-        if model.is_demo and not _is_scene(source):
+        model = load_model(load_settings, streams)
+        if model.is_demo and not is_scene(source):
             streams.note(DEMO_NOTE)
         if streams.verbosity >= VERBOSE:
             streams.say(report.settings(model.describe(), run_settings))
@@ -128,22 +123,6 @@ def _piped_question(streams: Streams) -> str:
         raise InputError(what, "pipe plain text") from None
 
 
-def _load(settings: LoadSettings, streams: Streams) -> Model:
-    hub = settings.model != DEMO and not Path(settings.model).exists()
-    with streams.busy(f"loading {settings.model}" + (" (-v shows downloads)" if hub else "")):
-        from adafv.engine import load
-
-        return load(settings)
-
-
-def _is_scene(source: str | bytes) -> bool:
-    """Whether the image is one that the demo's renderer drew."""
-    from PIL import Image
-
-    with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-        return SCENE_KEY in image.info
-
-
 def _answers(
     model: Model, source: str | bytes, questions: list[str], settings: RunSettings, streams: Streams
 ) -> Iterator[Answer]:
@@ -167,8 +146,6 @@ def _print(answer: Answer, streams: Streams, *, as_json: bool, alone: bool) -> N
         streams.data(" ".join((answer.text or "").split("\n")))
     if answer.error is not None:
         streams.error(AdaFVError(f"{answer.prompt!r}: {answer.error.message}", answer.error.fix))
-    elif answer.finish_reason == "length" and answer.tokens is not None and not as_json:
-        streams.note(f"cut at {answer.tokens.generated} tokens; --max-new-tokens takes more")
 
 
 def _is_utf8(streams: Streams) -> bool:
@@ -181,13 +158,16 @@ def _report(answers: list[Answer], streams: Streams) -> None:
         return
     if streams.stdout.isatty() and streams.stderr.isatty():
         streams.say("")
-    bars = streams.animated and streams.unicode
+    bars, details = streams.coloured and streams.unicode, streams.verbosity >= VERBOSE
     if len(answers) == 1:
-        streams.say(report.single(answers[0], bars=bars, details=streams.verbosity >= VERBOSE))
-        return
-    if streams.verbosity >= VERBOSE:
-        for number, answer in enumerate(answered, start=1):
-            streams.say(f"question {number}: {answer.prompt}")
+        streams.say(report.single(answers[0], bars=bars, details=details))
+    else:
+        for answer in answered if details else []:
+            streams.say(answer.prompt)
             streams.say(report.single(answer, bars=bars, details=True))
             streams.say("")
-    streams.say(report.several(answers))
+        streams.say(report.several(answers))
+    cut = sum(answer.finish_reason == "length" for answer in answered)
+    if cut:
+        which = "the answer is" if len(answers) == 1 else f"{cut} of {len(answers)} answers are"
+        streams.note(f"{which} cut off; --max-new-tokens takes more")

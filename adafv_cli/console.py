@@ -20,11 +20,9 @@ from adafv.errors import AdaFVError
 QUIET, NORMAL, VERBOSE, DEBUG = -1, 0, 1, 2
 
 # Read by the libraries when they are imported, so to be set before. A user's own setting wins.
-_QUIET_LIBRARIES = {
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' bars follow it too
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-}
+_NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # transformers' bars follow it too
+_NO_LOGS = {"TRANSFORMERS_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+_LOGS = {"TRANSFORMERS_VERBOSITY": "info"}
 
 
 class ReaderGone(Exception):
@@ -49,12 +47,14 @@ class Streams:
 
     def __init__(self, stdin: TextIO, stdout: TextIO, stderr: TextIO, verbosity: int = NORMAL) -> None:
         self.stdin, self.stdout, self.stderr, self.verbosity = stdin, stdout, stderr, verbosity
-        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stderr.isatty()
+        terminal, environ = stderr.isatty(), os.environ
+        plain = environ.get("NO_COLOR") or environ.get("TERM") == "dumb" or not (terminal or environ.get("FORCE_COLOR"))
         # With no colour system rich writes no escape at all; under NO_COLOR alone it would still write bold.
         self.console = _StderrConsole(
             file=stderr, color_system=None if plain else "auto", highlight=False, markup=False, emoji=False
         )
-        self.animated = stderr.isatty() and not plain
+        self.coloured = not plain
+        self.animated = terminal and self.coloured
 
     @classmethod
     def of_process(cls) -> Streams:
@@ -130,22 +130,22 @@ class Streams:
 
     @contextmanager
     def library_noise(self) -> Iterator[None]:
-        """Progress bars, logs and warnings of the libraries: silent, with -v warnings, with -vv all."""
-        disabled, environ = logging.root.manager.disable, dict(os.environ)
+        """Of the libraries, show progress bars with -v (at a terminal), and with -vv logs and warnings too."""
+        bars = {} if self.verbosity >= VERBOSE and self.animated else _NO_BARS
+        wanted = bars | (_LOGS if self.verbosity >= DEBUG else _NO_LOGS)
+        disabled, ours = logging.root.manager.disable, wanted.keys() - os.environ.keys()
+        os.environ.update({name: wanted[name] for name in ours})
         with warnings.catch_warnings():
-            if self.verbosity < VERBOSE:
+            if self.verbosity >= DEBUG:
+                logging.basicConfig(stream=self.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+            else:
                 logging.disable(logging.WARNING)
                 warnings.simplefilter("ignore")
-                for name, value in _QUIET_LIBRARIES.items():
-                    os.environ.setdefault(name, value)
-            elif self.verbosity >= DEBUG:
-                logging.basicConfig(stream=self.stderr, level=logging.INFO, format="%(name)s: %(message)s")
-                os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info")
             try:
                 yield
             finally:
                 logging.disable(disabled)
-                for name in _QUIET_LIBRARIES.keys() - environ.keys():
+                for name in ours:
                     os.environ.pop(name, None)
 
 

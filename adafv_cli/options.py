@@ -24,14 +24,11 @@ from adafv_cli.console import DEBUG, NORMAL, QUIET, Streams
 from adafv_cli.exits import UsageError
 
 
-def _flag(panel: str, help: str, *names: str, env: str | None = None, words: tuple[str, ...] = ()) -> Any:
+def _flag(panel: str, help: str, *names: str, words: tuple[str, ...] = (), **more: Any) -> Any:
     """An option in a panel of the help; `words` are what the shell completes."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [word for word in words if word.startswith(incomplete)]
-
-    completion = complete if words else None
-    return typer.Option(*names, rich_help_panel=panel, help=help, envvar=env, autocompletion=completion)
+    if words:
+        more["autocompletion"] = lambda incomplete: [word for word in words if word.startswith(incomplete)]
+    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
 
 
 _DEVICE_HELP = "auto, cpu, cuda, cuda:1, balanced, sequential, or a JSON file of module: device."
@@ -40,19 +37,17 @@ _KEEP_HELP = "Visual tokens kept per image: a number (128), a share (25%), or al
 _POSITIONS_HELP = "compact renumbers the kept tokens, original leaves them their places."
 _VERBOSE_HELP = "-v: settings and a longer report; -vv: also library logs and tracebacks."
 
-_load, _prune, _answer, _output = (
-    partial(_flag, panel) for panel in ("Model", "Pruning", "Answer", "Output")
-)
+_load, _prune, _answer, _output = (partial(_flag, panel) for panel in ("Model", "Pruning", "Answer", "Output"))
 
 
 @dataclass(frozen=True)
 class LoadFlags:
     """Which checkpoint, and where its weights are held: `adafv.LoadSettings` as typed by a user."""
 
-    model: Annotated[
-        str, _load("Checkpoint folder, hub id, or demo.", "-m", "--model", env="ADAFV_MODEL")
-    ] = LoadSettings.model
-    device_map: Annotated[str, _load(_DEVICE_HELP, env="ADAFV_DEVICE_MAP", words=placement.NAMES)] = "auto"
+    model: Annotated[str, _load("Checkpoint folder, hub id, or demo.", "-m", "--model", envvar="ADAFV_MODEL")] = (
+        LoadSettings.model
+    )
+    device_map: Annotated[str, _load(_DEVICE_HELP, envvar="ADAFV_DEVICE_MAP", words=placement.NAMES)] = "auto"
     max_memory: Annotated[str | None, _load(_MEMORY_HELP)] = None
     offload_folder: Annotated[str | None, _load("Where weights go that fit no device.")] = None
     dtype: Annotated[str, _load(f"{', '.join(DTYPES)}.", words=DTYPES)] = LoadSettings.dtype
@@ -77,10 +72,8 @@ class LoadFlags:
 class RunFlags:
     """How a question is answered: `adafv.RunSettings` as typed by a user."""
 
-    keep: Annotated[str, _prune(_KEEP_HELP, "-k", "--keep", env="ADAFV_KEEP")] = str(RunSettings.keep)
-    pruner: Annotated[str, _prune(f"{', '.join(pruners.names())}.", words=pruners.names())] = (
-        RunSettings.pruner
-    )
+    keep: Annotated[str, _prune(_KEEP_HELP, "-k", "--keep", envvar="ADAFV_KEEP")] = str(RunSettings.keep)
+    pruner: Annotated[str, _prune(f"{', '.join(pruners.names())}.", words=pruners.names())] = RunSettings.pruner
     positions: Annotated[str, _prune(_POSITIONS_HELP, words=POSITIONS)] = RunSettings.positions
     compare: Annotated[bool, _prune("Also run unpruned: speed-up, agreement.", "--compare")] = False
     max_new_tokens: Annotated[int, _answer("Length of an answer at most.")] = RunSettings.max_new_tokens
@@ -105,12 +98,7 @@ class OutputFlags:
 
     as_json: Annotated[bool, _output("One JSON object per question on stdout.", "--json")] = False
     quiet: Annotated[bool, _output("Errors only on stderr.", "-q", "--quiet")] = False
-    verbose: Annotated[
-        int,
-        typer.Option(
-            "-v", "--verbose", count=True, show_default=False, help=_VERBOSE_HELP, rich_help_panel="Output"
-        ),
-    ] = 0
+    verbose: Annotated[int, _output(_VERBOSE_HELP, "-v", "--verbose", count=True, show_default=False)] = 0
 
     def apply(self, streams: Streams) -> None:
         """Set how much is said on stderr.
@@ -149,9 +137,7 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
 def _parameters(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
-        inspect.Parameter(
-            flag.name, inspect.Parameter.KEYWORD_ONLY, default=flag.default, annotation=hints[flag.name]
-        )
+        inspect.Parameter(flag.name, inspect.Parameter.KEYWORD_ONLY, default=flag.default, annotation=hints[flag.name])
         for flag in fields(group)
     ]
 

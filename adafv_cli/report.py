@@ -9,6 +9,7 @@ from rich.text import Text
 
 from adafv.records import Answer, Comparison, Flops, Latency, TokenCounts
 from adafv.settings import RunSettings
+from adafv_cli.units import BINARY, DECIMAL, amount, duration, part_of, percent
 
 STAGES = ("preprocess", "vision", "score", "prune", "prefill", "decode")
 FLOPS_NOTE = ("2 per multiply-accumulate; text, vision, projector, scoring,", "LM head and decode included")
@@ -30,12 +31,12 @@ def single(answer: Answer, *, bars: bool = False, details: bool = False) -> Text
         _tokens(text, answer.tokens, answer.pruner, bars)
     if answer.memory_bytes is not None:
         memory = answer.memory_bytes
-        amount = _of(memory.kv_cache, memory.unpruned_kv_cache, _BINARY, "B")
-        _row(text, "KV cache", amount, memory.kv_cache, memory.unpruned_kv_cache, bars)
+        share = part_of(memory.kv_cache, memory.unpruned_kv_cache, BINARY, "B")
+        _row(text, "KV cache", f"{share} unpruned", memory.kv_cache, memory.unpruned_kv_cache, bars)
     if answer.flops is not None:
         flops = answer.flops
-        amount = _of(flops.total, flops.unpruned_total, _DECIMAL, "FLOPs")
-        _row(text, "compute", amount, flops.total, flops.unpruned_total, bars)
+        share = part_of(flops.total, flops.unpruned_total, DECIMAL, "FLOPs")
+        _row(text, "compute", f"{share} unpruned", flops.total, flops.unpruned_total, bars)
         for line in FLOPS_NOTE:
             _line(text, "", line, style="dim")
     if answer.latency_s is not None:
@@ -96,10 +97,10 @@ def _latency(text: Text, latency: Latency, flops: Flops | None) -> None:
     _line(text, f"{unit:>13}", times)
     if flops is not None:
         counts = asdict(flops) | {"vision": flops.vision + flops.projector}
-        spent = [_si(counts.get(stage)) for stage in STAGES]
+        spent = [amount(counts[stage], DECIMAL) if counts.get(stage) else "-" for stage in STAGES]
         _line(text, f"{'FLOPs':>13}", "  ".join(map(str.rjust, spent, widths)))
-    each = "" if latency.tpot is None else f"   TPOT {_duration(latency.tpot)}"
-    _line(text, "", f"TTFT {_duration(latency.ttft)}{each}   total {_duration(latency.total)}", style="bold")
+    each = "" if latency.tpot is None else f"   TPOT {duration(latency.tpot)}"
+    _line(text, "", f"TTFT {duration(latency.ttft)}{each}   total {duration(latency.total)}", style="bold")
 
 
 def _details(text: Text, answer: Answer) -> None:
@@ -109,8 +110,8 @@ def _details(text: Text, answer: Answer) -> None:
         ended = f" ({answer.finish_reason})" if answer.finish_reason else ""
         _line(text, "other tokens", f"{tokens.text} text, {tokens.generated} generated{ended}; {crops}")
     if answer.memory_bytes is not None and answer.memory_bytes.peak is not None:
-        peak = answer.memory_bytes.peak
-        _line(text, "peak memory", f"{_of(peak, peak, _BINARY, 'B').split(' of ')[1]} on the device")
+        peak = amount(answer.memory_bytes.peak, BINARY, "B")
+        _line(text, "peak memory", f"{peak} on the device")
 
 
 def _comparison(text: Text, compare: Comparison, latency: Latency) -> None:
@@ -120,7 +121,7 @@ def _comparison(text: Text, compare: Comparison, latency: Latency) -> None:
         ("TTFT ", latency.ttft, compare.ttft, compare.speedup_ttft),
         ("total", latency.total, compare.total, compare.speedup_total),
     ):
-        _line(text, "", f"{name}  {_duration(pruned)} against {_duration(dense)}, speed-up {speedup:.2f}x")
+        _line(text, "", f"{name}  {duration(pruned)} against {duration(dense)}, speed-up {speedup:.2f}x")
 
 
 def _cells(number: int, answer: Answer, compared: bool) -> list[str]:
@@ -131,9 +132,9 @@ def _cells(number: int, answer: Answer, compared: bool) -> list[str]:
     times = (latency.ttft, latency.tpot, latency.total)
     row = [str(number), *("-" if part is None else str(part) for part in split)]
     row += ["-" if time is None else f"{time * 1000:.1f}" for time in times]
-    row.append(_percent(flops.total, flops.unpruned_total))
+    row.append(percent(flops.total, flops.unpruned_total))
     if not compared:
-        return [*row, _percent(memory.kv_cache, memory.unpruned_kv_cache)]
+        return [*row, percent(memory.kv_cache, memory.unpruned_kv_cache)]
     compare = answer.compare
     if compare is None:
         return [*row, "-", "-"]
@@ -144,58 +145,21 @@ def _line(text: Text, label: str, content: str, style: str = "") -> None:
     text.append(label.ljust(_LABEL), "bold").append(content + "\n", style)
 
 
-def _row(text: Text, label: str, amount: str, part: int, whole: int, bars: bool) -> None:
-    """`label  amount  share  bar`."""
-    text.append(label.ljust(_LABEL), "bold").append(amount)
+def _row(text: Text, label: str, content: str, part: int, whole: int, bars: bool) -> None:
+    """`label  content  share  bar`."""
+    text.append(label.ljust(_LABEL), "bold").append(content)
     if not bars:
-        text.append(f" ({_percent(part, whole)})\n")
+        text.append(f" ({percent(part, whole)})\n")
         return
     done = round(_BAR * min(part / whole, 1)) if whole else _BAR
-    text.append(f"{_percent(part, whole):>{max(38 - len(amount), 6)}} ")
+    text.append(f"{percent(part, whole):>{max(38 - len(content), 6)}} ")
     text.append("━" * done, _DONE).append("━" * (_BAR - done), _REST).append("\n")
 
 
 def _kept(tokens: TokenCounts, share: bool = True) -> str:
-    crops = f", {tokens.crops} crops" if tokens.crops > 1 else ""
-    part = f" ({_percent(tokens.kept, tokens.visual)})" if share else ""
-    return f"{tokens.kept} of {tokens.visual} kept{part}{crops}"
-
-
-_DECIMAL = (1000, ("", "K", "M", "G", "T", "P"))
-_BINARY = (1024, ("", "Ki", "Mi", "Gi", "Ti"))
-
-
-def _of(part: int, whole: int, system: tuple[int, tuple[str, ...]], unit: str) -> str:
-    """`2.91 of 8.64 TFLOPs`: both in the larger one's unit."""
-    base, prefixes = system
-    power = 0
-    while max(part, whole) >= base ** (power + 1) and power < len(prefixes) - 1:
-        power += 1
-    return f"{_digits(part / base**power)} of {_digits(whole / base**power)} {prefixes[power]}{unit} unpruned"
-
-
-def _si(count: int | None) -> str:
-    if not count:
-        return "-"
-    base, prefixes = _DECIMAL
-    power = 0
-    while count >= base ** (power + 1) and power < len(prefixes) - 1:
-        power += 1
-    return f"{_digits(count / base**power)} {prefixes[power]}"
-
-
-def _digits(value: float) -> str:
-    """Three digits that mean something."""
-    decimals = 0 if value >= 99.95 or value == 0 else 1 if value >= 9.995 else 2
-    return f"{value:.{decimals}f}"
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f}%" if whole else "100%"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 10 else f"{_digits(seconds * 1000)} ms"
+    crops = f" in {tokens.crops} crops" if tokens.crops > 1 else ""
+    part = f" ({percent(tokens.kept, tokens.visual)})" if share else ""
+    return f"{tokens.kept} of {tokens.visual}{crops} kept{part}"
 
 
 def _yes(fact: bool) -> str:

@@ -9,7 +9,7 @@ BINARY: System = (1024, ("", "Ki", "Mi", "Gi", "Ti"))
 
 def amount(count: int, system: System, unit: str = "") -> str:
     """`2.91 TFLOPs`."""
-    divisor, prefix = _prefix(count, system)
+    divisor, prefix = scale(count, system)
     return f"{digits(count / divisor)} {prefix}{unit}"
 
 

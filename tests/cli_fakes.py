@@ -129,8 +129,9 @@ def picture(path: Path, scene: bool = False) -> str:
 
 
 def _load_slowly(settings: LoadSettings) -> FakeModel:
-    time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))
     sys.stdout.write("a library prints while it loads\n")
+    sys.stdout.flush()
+    time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))
     return FakeModel([replace(ANSWER, text=os.environ.get("FAKE_TEXT", "red"))])
 
 

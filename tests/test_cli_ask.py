@@ -179,8 +179,10 @@ def test_demo_note_comes_once_and_not_for_its_own_scenes(tmp_path: Path, image: 
 
 
 def test_a_cut_answer_is_noted(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, FakeModel([replace(ANSWER, finish_reason="length")]))
-    assert "note: cut at 2 tokens; --max-new-tokens" in adafv("ask", image, "a").stderr
+    install(monkeypatch, FakeModel([replace(ANSWER, finish_reason="length"), ANSWER]))
+    assert adafv("ask", image, "a").stderr.endswith("note: the answer is cut off; --max-new-tokens takes more\n")
+    assert "note: 1 of 2 answers are cut off" in adafv("ask", image, "a", "b").stderr
+    assert adafv("ask", image, "a", "--json").stderr == ""
 
 
 @pytest.mark.parametrize("verbosity", [(), ("-v",), ("-vv",)])

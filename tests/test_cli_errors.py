@@ -170,7 +170,6 @@ def test_interrupted(image: str, monkeypatch: pytest.MonkeyPatch, disguised: boo
     if disguised:
         failure = ImportError("torch failed")
         failure.__cause__ = KeyboardInterrupt()
-    monkeypatch.setattr("signal.signal", lambda *_: None)
     install(monkeypatch, FakeModel(), failure)
     done = adafv("ask", image, "q")
     assert (done.code, done.stdout, done.stderr) == (130, "", "adafv: interrupted\n")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-import time
+from dataclasses import fields
 
 import pytest
+
+from adafv import LoadSettings, RunSettings
 
 HEAVY = ("torch", "transformers", "accelerate", "PIL", "numpy", "safetensors")
 PLAIN = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS")}
@@ -34,9 +37,11 @@ def test_help_is_quick() -> None:
     adafv("--help")  # fills the file cache and writes the byte code
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         adafv("ask", "--help")
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: the clock on the wall also shows what else the machine does.
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 0.5
 
 
@@ -46,35 +51,9 @@ def test_ask_help_starts_with_examples_and_names_everything() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert text.index("adafv ask sample_images/street.png") < text.index("--model")
     panels = ("Model", "Pruning", "Answer", "Output", "Exit codes")
-    flags = [
-        "-m",
-        "--model",
-        "-k",
-        "--keep",
-        "--pruner",
-        "--positions",
-        "--compare",
-        "--device-map",
-        "--max-memory",
-        "--dtype",
-        "--offload-folder",
-        "--quantize",
-        "--attention",
-        "--revision",
-        "--offline",
-        "--max-new-tokens",
-        "--temperature",
-        "--top-p",
-        "--seed",
-        "--system",
-        "--json",
-        "-q",
-        "--quiet",
-        "-v",
-        "--verbose",
-        "-h",
-        "--help",
-    ]
+    settings = [field.name for kind in (LoadSettings, RunSettings) for field in fields(kind) if field.init]
+    flags = ["--" + name.replace("_", "-") for name in settings]
+    flags += ["-m", "-k", "--json", "-q", "--quiet", "-v", "--verbose", "-h", "--help"]
     stated = ("ADAFV_MODEL", "ADAFV_KEEP", "ADAFV_DEVICE_MAP", "default: 25%", "default: demo", "default: 128")
     for part in (*panels, *flags, *stated):
         assert part in text, part

@@ -1,0 +1,201 @@
+"""One run of `adafv batch`: load, answer, write, and an end in good order whatever happens."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from adafv.errors import AdaFVError
+from adafv.records import Answer, Question
+from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv_cli import report, summary
+from adafv_cli.console import VERBOSE, ReaderGone, Streams
+from adafv_cli.exits import Exit
+from adafv_cli.interrupts import Interrupts
+from adafv_cli.jsonl import Line, encoded
+from adafv_cli.loading import DEMO_NOTE, is_scene, load_model
+from adafv_cli.outlog import Log
+from adafv_cli.progress import Progress
+from adafv_cli.questions import Census, Questions, no_question
+from adafv_cli.runreport import RunReport
+from adafv_cli.tally import Tally
+
+if TYPE_CHECKING:
+    from adafv.engine import Model
+
+
+@dataclass
+class Run:
+    """Everything that was chosen and checked.
+
+    Args:
+        streams: of the process.
+        load, run, batch: settings of the library.
+        questions: the lines to answer.
+        census: of the input, unless it is a pipe.
+        log: where answers go, `None` for stdout.
+        recorded: the settings that a resumed run has to repeat.
+        report: file for the report, if one was asked for.
+        chosen: other settings by name, to be shown and reported.
+        fail_fast: stop at the first line that fails.
+    """
+
+    streams: Streams
+    load: LoadSettings
+    run: RunSettings
+    batch: BatchSettings
+    questions: Questions
+    census: Census | None
+    log: Log | None
+    recorded: dict[str, Any]
+    report: RunReport | None
+    chosen: dict[str, Any]
+    fail_fast: bool
+    tally: Tally = field(init=False)
+    interrupts: Interrupts = field(init=False)
+    stream: Any = None
+    model: Model | None = None
+
+    def go(self) -> Exit:
+        """Answer everything, and return how it went.
+
+        Raises:
+            AdaFVError: nothing to ask, no model, no room on the disk, or the model gave up.
+            ReaderGone: nobody reads stdout any more.
+        """
+        self.interrupts = Interrupts(self.streams)
+        lines = self.questions.todo(self.interrupts.stop)
+        first = next(lines, None)
+        if first is None:
+            return self._nothing()
+        self._note_missing()
+        with self.streams.library_noise():
+            self.model = load_model(self.load, self.streams)
+            self._introduce(first)
+            if self.log is not None:
+                self.log.begin(self.recorded)
+            self.tally, outcome = Tally(), "failed"
+            try:
+                outcome = self._answer(chain([first], lines))
+            except ReaderGone:
+                raise
+            except BaseException as error:
+                outcome = f"failed: {error}"
+                self._conclude(outcome)
+                raise
+            self._conclude(outcome)
+        if outcome == "interrupted":
+            return Exit.INTERRUPTED
+        return Exit.SOME_FAILED if self.tally.failed else Exit.OK
+
+    def _nothing(self) -> Exit:
+        if not self.questions.lines:
+            raise no_question(self.questions.source.name, None)
+        done = self.questions.skipped
+        here = f"all {done} lines are answered already" if done else "no line belongs to this shard"
+        self.streams.say(f"nothing to do: {here}")
+        return Exit.OK
+
+    def _note_missing(self) -> None:
+        if self.census is not None and self.census.first_missing is not None:
+            line, missing = self.census.first_missing, self.census.missing
+            count = f"{missing} of {self.census.todo} images are" if missing > 1 else "an image is"
+            self.streams.note(f"{count} missing (line {line.number}: {line.source!s}); check --image-folder")
+
+    def _introduce(self, first: Line) -> None:
+        model = self._model
+        if model.is_demo and first.failure is None:
+            with suppress(Exception):  # an image that cannot be opened is reported in its line
+                if not is_scene(first.source):
+                    self.streams.note(DEMO_NOTE)
+        if self.streams.verbosity >= VERBOSE:
+            shown = {name: value for name, value in self.chosen.items() if value not in (None, False)}
+            self.streams.say(report.settings(model.describe() | shown, self.run))
+
+    @property
+    def _model(self) -> Model:
+        if self.model is None:
+            raise AdaFVError("there is no model yet")
+        return self.model
+
+    def _answer(self, lines: Iterator[Line]) -> str:
+        """Write an answer for every line; returns how it ended."""
+        crowded = self.log is None and self.streams.stdout.isatty()
+        total = None if self.census is None else self.census.todo
+        stop = self.interrupts.stop
+        with self.interrupts, Progress(self.streams, self.tally, total, crowded=crowded) as progress:
+            self.stream = stream = self._model.stream(self._items(lines), self.run, self.batch, stop)
+            try:
+                for answer in stream:
+                    self._write(answer)
+                    self.tally.add(answer)
+                    progress.advance()
+                    if answer.error is not None and self.fail_fast:
+                        return "stopped at the first failure"
+            finally:
+                stop.set()  # also ends a reader that waits for standard input
+                stream.close()
+        return "interrupted" if self.interrupts.happened else "finished"
+
+    def _items(self, lines: Iterator[Line]) -> Iterator[Question | Answer]:
+        model_id = self._model.model_id
+        for line in lines:
+            yield line.question if line.failure is None else line.refused(model_id, self.run)
+
+    def _write(self, answer: Answer) -> None:
+        if self.log is not None:
+            self.log.write(answer)
+        else:
+            encoding = (self.streams.stdout.encoding or "utf-8").lower().replace("-", "")
+            self.streams.data(encoded(answer, ascii_only=encoding != "utf8"))
+
+    def _conclude(self, outcome: str) -> None:
+        counters = {
+            "images_encoded": getattr(getattr(self.stream, "stats", None), "images_encoded", 0),
+            "cache_hits": getattr(getattr(self.stream, "stats", None), "cache_hits", 0),
+        }
+        if self.tally.lines:
+            self.streams.say(summary.summary(self.tally, **counters))
+        if self.tally.failed:
+            what = f"{len(self.tally.failed)} of {self.tally.lines} lines failed:"
+            self.streams.error(AdaFVError(what))
+            self.streams.console.print(summary.failures(self.tally), soft_wrap=True)
+        if outcome != "finished" or self.tally.failed:
+            self._say_how_to_resume(finished=outcome == "finished")
+        if self.report is not None:
+            counters["skipped"] = self.questions.skipped
+            self.report.write(self.tally, outcome, self._model.describe(), counters)
+
+    def _say_how_to_resume(self, *, finished: bool) -> None:
+        if self.log is None:
+            if not finished:
+                self.streams.say(f"{self.tally.lines} lines were written; a run with -o FILE can be resumed")
+            return
+        doing = "redo what failed" if finished else "go on"
+        piped = ", with the same input" if self.questions.source.file is None else ""
+        text = Text(f"{doing}{piped}:\n  ").append(resume_command(sys.argv[1:]), "bold")
+        self.streams.console.print(text, soft_wrap=True)
+
+
+def resume_command(args: list[str]) -> str:
+    """The command line of a run, made to go on with its output."""
+    kept = [arg for arg in args if arg not in ("--force", "--resume")]
+    return shlex.join(["adafv", *kept[:1], "--resume", *kept[1:]])
+
+
+def same_file(first: Path | None, second: Path | None) -> bool:
+    """Whether two paths lead to one existing file."""
+    if first is None or second is None:
+        return False
+    try:
+        return first.samefile(second)
+    except OSError:
+        return first.resolve() == second.resolve()

@@ -1,0 +1,248 @@
+"""JSONL: lines of bytes in, questions out; answers in, lines out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote_to_bytes
+
+from adafv.errors import AdaFVError, ImageError, InputError
+from adafv.records import Answer, Failure, Question, QuestionId
+from adafv.settings import RunSettings
+
+MAX_LINE_BYTES = 64 * 2**20
+IDS = ("question_id", "id", "custom_id")  # of several, the first counts and the others are metadata
+TEXTS = ("text", "question", "prompt")
+
+_BOM = b"\xef\xbb\xbf"
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the input.
+
+    Args:
+        number: in the file, from 1, blank lines counted.
+        question_id: its own; the line's number where it has none.
+        text: the question, as far as it could be read.
+        image: the image as it is written in the line.
+        source: what to open: a path, or the bytes of a data URI.
+        metadata: what else the line holds.
+        failure: why it is no question.
+        has_id: whether the id is its own, or is missing from a line that could be read.
+    """
+
+    number: int
+    question_id: QuestionId
+    text: str = ""
+    image: str = ""
+    source: str | bytes = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    has_id: bool = False
+
+    @property
+    def question(self) -> Question:
+        """What the library takes."""
+        return Question(self.question_id, self.source, self.text, self.metadata)
+
+    def failed(self, error: AdaFVError) -> Line:
+        """The same line with the reason why it cannot be answered."""
+        return replace(self, failure=Failure(type(error).__name__, error.what, error.fix))
+
+    def refused(self, model_id: str, run: RunSettings) -> Answer:
+        """The answer of a line that is no question."""
+        return Answer(
+            question_id=self.question_id,
+            prompt=self.text,
+            text=None,
+            model_id=model_id,
+            metadata=self.metadata,
+            pruner=run.pruner,
+            keep=run.budget.text,
+            error=self.failure,
+        )
+
+
+def raw_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Numbered lines that are not blank; `None` for one longer than `MAX_LINE_BYTES`.
+
+    Each is yielded as soon as its end has been read, and none is held longer than it takes to use it.
+    """
+    number = 0
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if number == 1:
+            raw = raw.removeprefix(_BOM)
+        if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            while raw and not raw.endswith(b"\n"):
+                raw = stream.readline(_CHUNK)
+            yield number, None
+        elif raw.strip():
+            yield number, raw
+
+
+def parse(number: int, raw: bytes | None, folder: Path) -> Line:
+    """Read one line; whatever is wrong with it becomes its `failure`.
+
+    Args:
+        number: the line's.
+        raw: its bytes, `None` when it was too long to be read.
+        folder: what relative image paths are relative to.
+    """
+    line = Line(number, number)
+    try:
+        found = _object(raw)
+    except InputError as error:
+        return line.failed(error)
+    for step in (_with_id, _with_metadata, _with_text, partial(_with_image, folder=folder)):
+        line = step(line, found)
+        if line.failure is not None:
+            break
+    return line
+
+
+def _object(raw: bytes | None) -> dict[str, Any]:
+    if raw is None:
+        raise InputError(f"the line is longer than {MAX_LINE_BYTES // 2**20} MB", "put the image into a file")
+    try:
+        found = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise InputError(f"the line is not UTF-8: {error.reason} at byte {error.start}", "save it as UTF-8") from None
+    except RecursionError:
+        raise InputError("the line is nested too deeply", "a line is one flat object") from None
+    except ValueError as error:
+        hint = "a JSON array becomes lines with: jq -c '.[]'" if raw.lstrip()[:1] == b"[" else "one object a line"
+        raise InputError(f"the line is not JSON: {error}", hint) from None
+    if not isinstance(found, dict):
+        array = isinstance(found, list)
+        hint = "a JSON array becomes lines with: jq -c '.[]'" if array else "one object a line"
+        raise InputError(f"the line is no JSON object but {_short(found)}", hint)
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value; use null")
+
+
+def _named(names: tuple[str, ...], found: dict[str, Any]) -> str | None:
+    """Which of a key's names the line uses."""
+    return next((name for name in names if name in found), None)
+
+
+def _with_id(line: Line, found: dict[str, Any]) -> Line:
+    name = _named(IDS, found)
+    question_id = found[name] if name is not None else line.number
+    scalar = question_id is None or isinstance(question_id, str | int | float)
+    if not scalar or not _writable(question_id):
+        return line.failed(InputError(f"{name}: {_short(question_id)} is no id", "an id is a string or a number"))
+    return replace(line, question_id=question_id, has_id=True)
+
+
+def _with_metadata(line: Line, found: dict[str, Any]) -> Line:
+    known = {_named(IDS, found), _named(TEXTS, found), "image", "metadata"}
+    own = found.get("metadata", {})
+    metadata = dict(own) if isinstance(own, dict) else {"metadata": own}
+    metadata |= {key: value for key, value in found.items() if key not in known}
+    if not _writable(metadata):
+        what = "a number is too large for JSON, or values are nested too deeply"
+        return line.failed(InputError(what, "leave them out"))
+    return replace(line, metadata=metadata)
+
+
+def _writable(value: Any) -> bool:
+    """Whether it can be written as it was read: 1e999 reads as infinity."""
+    try:
+        json.dumps([[value]], allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _with_text(line: Line, found: dict[str, Any]) -> Line:
+    name = _named(TEXTS, found)
+    text = found[name] if name is not None else None
+    if not isinstance(text, str) or not text.strip():
+        what = "there is no question" if text is None else f"{name}: {_short(text)} is no question"
+        return line.failed(InputError(what, 'give it as "text": "what is this?"'))
+    line = replace(line, text=text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return line.failed(InputError(f"{name}: half a surrogate pair in {_short(text)}", "save it as UTF-8"))
+    return line
+
+
+def _with_image(line: Line, found: dict[str, Any], folder: Path) -> Line:
+    image = found.get("image")
+    if not isinstance(image, str) or not image.strip():
+        what = "there is no image" if image is None else f"image: {_short(image)} is no path"
+        return line.failed(InputError(what, 'give it as "image": "photo.jpg"'))
+    try:
+        return replace(line, image=image, source=_source(image, folder))
+    except ImageError as error:
+        return replace(line, image=image).failed(error)
+
+
+def _source(image: str, folder: Path) -> str | bytes:
+    """A path, or the bytes of a data URI.
+
+    Raises:
+        ImageError: a web address, or a broken data URI.
+    """
+    scheme = image[:8].lower()
+    if scheme.startswith(("http://", "https://")):
+        what = f"image: {image[:200]} is a web address; images are read from files so that a run can be repeated"
+        raise ImageError(what, "download it first, and give its path")
+    if not scheme.startswith("data:"):
+        return str(folder / image)
+    header, comma, content = image.partition(",")
+    if not comma:
+        raise ImageError(f"image: {_short(image)} is no data URI", "it has the form data:image/png;base64,...")
+    if not header.lower().endswith(";base64"):
+        return unquote_to_bytes(content)
+    try:
+        return base64.b64decode("".join(content.split()), validate=True)
+    except ValueError as error:
+        raise ImageError(f"image: {_short(image)} is not base64: {error}", "encode it again") from None
+
+
+def _short(value: Any) -> str:
+    """A value as messages show it."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def id_key(question_id: QuestionId, text: str = "") -> int:
+    """64 bits that are equal for equal ids: 1 and 1.0 are one number, 1, "1" and true are three ids.
+
+    Args:
+        question_id: any JSON scalar.
+        text: the question, where lines may share an id as long as their questions differ.
+    """
+    whole = isinstance(question_id, float) and question_id.is_integer()
+    name = json.dumps([int(question_id) if whole else question_id, text])  # type: ignore[arg-type]
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
+def text_key(text: str) -> int:
+    """64 bits that are equal for equal questions."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(text).encode(), digest_size=8).digest(), "big")
+
+
+def encoded(answer: Answer, *, ascii_only: bool = False) -> str:
+    """One line without its end: UTF-8 where that is possible, ASCII escapes where it is not."""
+    found = answer.to_json()
+    line = json.dumps(found, ensure_ascii=ascii_only, allow_nan=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half a surrogate pair in an id or in metadata
+        line = json.dumps(found, allow_nan=False)
+    return line

@@ -1,0 +1,33 @@
+"""Loading a model for a command, and what the user should know about the demo."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adafv.settings import DEMO, LoadSettings
+from adafv_cli.console import Streams
+
+if TYPE_CHECKING:
+    from adafv.engine import Model
+
+DEMO_NOTE = "the demo only knows drawn scenes; photos need -m llava-hf/llava-1.5-7b-hf"
+SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's scene renderer
+
+
+def load_model(settings: LoadSettings, streams: Streams) -> Model:
+    """Load a model, saying so while it lasts."""
+    hub = settings.model != DEMO and not Path(settings.model).exists()
+    with streams.busy(f"loading {settings.model}" + (" (-v shows downloads)" if hub else "")):
+        from adafv.engine import load
+
+        return load(settings)
+
+
+def is_scene(source: str | bytes) -> bool:
+    """Whether an image that can be opened is one that the demo's renderer drew."""
+    from PIL import Image
+
+    with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+        return SCENE_KEY in image.info
