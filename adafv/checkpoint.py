@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PretrainedConfig
 
+from adafv.checkpoint_files import check_config, check_files
 from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
 from adafv.devices import check_devices, on_cpu_only, place
 from adafv.errors import CheckpointError
-from adafv.faults import AGAIN, EXAMPLE, check_config, check_files, explained
+from adafv.faults import AGAIN, EXAMPLE, explained
 from adafv.hub import hub_answers
 from adafv.original_format import check_not_original
 from adafv.processing import load_processor
 from adafv.settings import DEMO, LoadSettings
-from adafv.weights import check_size, check_weights
+from adafv.weights import check_size, check_weights, unreported
 
 FAMILIES = ("llava", "llava_next", "vipllava")
 _SMALL_PARAMETERS = 500_000_000  # in float32 still no more than 2 GB
@@ -58,10 +58,14 @@ def load_checkpoint(settings: LoadSettings) -> Checkpoint:
         DeviceError: a device, kernel or package that is not there, or a device map that does not fit.
     """
     check_devices(settings)
-    source, hub = _locate(settings, check_files)
+    source, hub = _locate(settings)
     config = _config(source, settings, hub)
-    with explained(settings, cached_only=hub["local_files_only"]):
+    if Path(source).is_dir():
+        check_files(Path(source))
+    cached_only = hub["local_files_only"]
+    with explained(settings, "the processor (tokenizer.json and its like)", cached_only=cached_only):
         processor = load_processor(source, config, hub)
+    with explained(settings, "the model", cached_only=cached_only):
         model = _load_model(source, config, settings, hub)
     return Checkpoint(settings.model, model, processor, config.model_type, settings)
 
@@ -72,30 +76,29 @@ def read_config(settings: LoadSettings) -> Any:
     Raises:
         CheckpointError: nothing there, not JSON, or not a LLaVA that is supported.
     """
-    source, hub = _locate(settings, check_config)
+    source, hub = _locate(settings)
     return _config(source, settings, hub)
 
 
-def _locate(settings: LoadSettings, check: Callable[[Path], None]) -> tuple[str, dict[str, Any]]:
-    """A local folder, checked, or a hub id; and what every `from_pretrained` is told about the hub."""
+def _locate(settings: LoadSettings) -> tuple[str, dict[str, Any]]:
+    """A local folder or a hub id, and what every `from_pretrained` is told about the hub."""
     name = settings.model
     hub = {"revision": settings.revision, "local_files_only": True, "trust_remote_code": False}
-    if name == DEMO:
-        return str(DEMO_CHECKPOINT), hub
-    folder = Path(name).expanduser()
+    folder = DEMO_CHECKPOINT if name == DEMO else Path(name).expanduser()
     if name and folder.is_dir():
-        check(folder)
         return str(folder), hub
     if name and folder.exists():
         raise CheckpointError(f"model: {name} is a file, not a checkpoint folder", "give the folder that holds it")
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+    if name == DEMO or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise CheckpointError(f"model: there is no folder {name!r}", "give a checkpoint folder, a hub id, or demo")
     return name, hub | {"local_files_only": settings.offline or not hub_answers()}
 
 
 def _config(source: str, settings: LoadSettings, hub: dict[str, Any]) -> Any:
     """Checked as it stands in config.json first: transformers fills in the 7B's geometry for what is missing."""
-    with explained(settings, cached_only=hub["local_files_only"]):
+    if Path(source).is_dir():
+        check_config(Path(source))
+    with explained(settings, "config.json", cached_only=hub["local_files_only"]):
         raw, _ = PretrainedConfig.get_config_dict(source, **hub)
         _check_raw(settings.model, raw)
         config = AutoConfig.from_pretrained(source, **hub)
@@ -157,19 +160,20 @@ def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str,
     parameters = sum(parameter.numel() for parameter in empty.parameters())
     check_size(source, parameters, quantized=hasattr(config, "quantization_config"))
     dtype = _dtype(config, settings, parameters)
-    model, report = AutoModelForImageTextToText.from_pretrained(
-        source,
-        config=cut,
-        dtype=dtype,
-        device_map=place(empty, settings, dtype),
-        offload_folder=settings.offload_folder,
-        attn_implementation=settings.attention,
-        quantization_config=_quantization(settings, dtype),
-        weights_only=True,  # of pickled weights: no code
-        ignore_mismatched_sizes=True,  # so that they are listed, and refused below with their names
-        output_loading_info=True,
-        **hub,
-    )
+    with unreported():
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            source,
+            config=cut,
+            dtype=dtype,
+            device_map=place(empty, settings, dtype),
+            offload_folder=settings.offload_folder,
+            attn_implementation=settings.attention,
+            quantization_config=_quantization(settings, dtype),
+            weights_only=True,  # of pickled weights: no code
+            ignore_mismatched_sizes=True,  # so that they are listed, and refused below with their names
+            output_loading_info=True,
+            **hub,
+        )
     check_weights(settings.model, model, report, cut.vision_config.num_hidden_layers)
     model.generation_config = _generation_config(model)
     return model.eval()

@@ -90,9 +90,9 @@ def place(model: Any, settings: LoadSettings, dtype: torch.dtype) -> str | Place
     else:
         placement = dict(asked)
         _check_names(model, placement)
-        _check_blocks(model, placement)
     for name in list(placement):
         _separate(model, placement, name)
+    _check_blocks(model, placement)
     return _pinned(model, placement)
 
 
@@ -130,7 +130,8 @@ def _check_names(model: Any, placement: Placement) -> None:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1) or ["model.language_model.layers.0"]
             raise DeviceError(f"device_map: the model has no module {name!r}", f"perhaps {close[0]!r} is meant")
-    left = [name for name, _ in model.named_parameters() if not any(_holds(key, name) for key in placement)]
+    named = (*placement, _NEWLINE)
+    left = [name for name, _ in model.named_parameters() if not any(_holds(key, name) for key in named)]
     if left:
         raise DeviceError(
             f"device_map: {len(left)} tensors are left without a device, the first is {left[0]}",
@@ -169,9 +170,11 @@ def _separate(model: Any, placement: Placement, name: str) -> None:
 
 def _pinned(model: Any, placement: Placement) -> Placement:
     """Image newlines are read where no hook watches: keep them in memory, wherever the rest is offloaded to."""
+    if not hasattr(model.model, "image_newline"):
+        return placement
     offloaded = {"disk"} if set(placement.values()) <= {"cpu", "disk"} else {"cpu", "disk"}
     holder = next((key for key in placement if _holds(key, _NEWLINE)), None)
-    if holder is None or not hasattr(model.model, "image_newline") or placement[holder] not in offloaded:
+    if holder is not None and placement[holder] not in offloaded:
         return placement
     _separate(model, placement, _NEWLINE)
     return placement | {_NEWLINE: "cpu"}

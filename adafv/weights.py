@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adafv.checkpoint_files import weight_files
 from adafv.errors import CheckpointError
-from adafv.faults import AGAIN, weight_files
+from adafv.faults import AGAIN
 from adafv.original_format import holds_original_weights, original_format
 
 _NOT_TOGETHER = f"config.json and weights do not belong together: {AGAIN}"
@@ -36,6 +41,23 @@ def check_size(source: str, parameters: int, *, quantized: bool) -> None:
             f"model: {source}: config.json describes {parameters:,} parameters, but the weights are {size:,} bytes",
             _NOT_TOGETHER,
         )
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Keep transformers from warning of the leftovers that `check_weights` knows to be right."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
+        logger.addFilter(_is_no_report)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def check_weights(name: str, model: Any, report: dict[str, Any], vision_layers: int) -> None:

@@ -1,0 +1,164 @@
+"""LLaVA's original checkpoints are refused with the name of the converted one, whatever transformers makes of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from adafv import CheckpointError
+from adafv.checkpoint import load_checkpoint, read_config
+from adafv.original_format import check_not_original
+from adafv.settings import LoadSettings
+
+VICUNA_7B: dict[str, Any] = {  # liuhaotian/llava-v1.5-7b, without fields that say the same in every model
+    "_name_or_path": "llava-v1.5-7b",
+    "architectures": ["LlavaLlamaForCausalLM"],
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "freeze_mm_mlp_adapter": False,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "image_aspect_ratio": "pad",
+    "intermediate_size": 11008,
+    "max_position_embeddings": 4096,
+    "mm_hidden_size": 1024,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_select_feature": "patch",
+    "mm_vision_select_layer": -2,
+    "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+    "model_type": "llava",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 32,
+    "pad_token_id": 0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+    "transformers_version": "4.31.0",
+    "vocab_size": 32000,
+}
+VICUNA_13B = VICUNA_7B | {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40}
+ANYRES = {"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad"}
+YI_34B = (
+    VICUNA_7B
+    | ANYRES
+    | {  # liuhaotian/llava-v1.6-34b
+        "hidden_size": 7168,
+        "intermediate_size": 20480,
+        "num_attention_heads": 56,
+        "num_hidden_layers": 60,
+        "num_key_value_heads": 8,
+        "image_token_index": 64002,
+        "rope_theta": 5000000.0,
+        "eos_token_id": 7,
+    }
+)
+MISTRAL_7B = (
+    VICUNA_7B
+    | ANYRES
+    | {
+        "model_type": "llava_mistral",
+        "architectures": ["LlavaMistralForCausalLM"],
+        "num_key_value_heads": 8,
+    }
+)
+TUNED = "runs/llava-lora-merged"
+
+# The layout of its weights, at widths that fit a test.
+WEIGHTS = {
+    "model.embed_tokens.weight": (64, 8),
+    "model.layers.0.self_attn.q_proj.weight": (8, 8),
+    "model.layers.0.self_attn.rotary_emb.inv_freq": (4,),
+    "model.mm_projector.0.weight": (8, 4),
+    "model.mm_projector.0.bias": (8,),
+    "model.mm_projector.2.weight": (8, 8),
+    "model.mm_projector.2.bias": (8,),
+    "model.norm.weight": (8,),
+    "lm_head.weight": (64, 8),
+}
+
+
+@pytest.mark.parametrize(
+    "name, config, twin",
+    [
+        ("liuhaotian/llava-v1.5-7b", VICUNA_7B, "llava-hf/llava-1.5-7b-hf"),
+        ("liuhaotian/llava-v1.5-13b", VICUNA_13B, "llava-hf/llava-1.5-13b-hf"),
+        ("liuhaotian/llava-v1.6-vicuna-7b", VICUNA_7B | ANYRES, "llava-hf/llava-v1.6-vicuna-7b-hf"),
+        ("liuhaotian/llava-v1.6-vicuna-13b", VICUNA_13B | ANYRES, "llava-hf/llava-v1.6-vicuna-13b-hf"),
+        ("liuhaotian/llava-v1.6-mistral-7b", MISTRAL_7B, "llava-hf/llava-v1.6-mistral-7b-hf"),
+        ("liuhaotian/llava-v1.6-34b", YI_34B, "llava-hf/llava-v1.6-34b-hf"),
+        ("/data/LLaVA-v1.5-13B/", VICUNA_13B, "llava-hf/llava-1.5-13b-hf"),
+    ],
+)
+def test_published_ones_have_a_twin(name: str, config: dict[str, Any], twin: str) -> None:
+    with pytest.raises(CheckpointError, match="original format") as caught:
+        check_not_original(name, config)
+    assert name in caught.value.what
+    assert caught.value.fix == f"use it in Hugging Face format: --model {twin}"
+
+
+@pytest.mark.parametrize(
+    "config, kin",
+    [
+        (VICUNA_7B, "llava-hf/llava-1.5-7b-hf"),
+        (VICUNA_7B | {"model_type": "llava_llama"}, "llava-hf/llava-1.5-7b-hf"),
+        (VICUNA_13B, "llava-hf/llava-1.5-13b-hf"),
+        (VICUNA_7B | ANYRES, "llava-hf/llava-v1.6-vicuna-7b-hf"),
+        (VICUNA_13B | ANYRES, "llava-hf/llava-v1.6-vicuna-13b-hf"),
+        (MISTRAL_7B, "llava-hf/llava-v1.6-mistral-7b-hf"),
+        (YI_34B, "llava-hf/llava-v1.6-34b-hf"),
+        ({"model_type": "llava_llama"}, "llava-hf/llava-1.5-7b-hf"),
+        ({"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]}, "llava-hf/llava-1.5-7b-hf"),
+    ],
+)
+def test_fine_tunes_are_to_be_converted(config: dict[str, Any], kin: str) -> None:
+    with pytest.raises(CheckpointError, match="original format") as caught:
+        check_not_original(TUNED, config)
+    assert TUNED in caught.value.what
+    assert "convert_llava_weights_to_hf.py" in caught.value.fix
+    assert f"--model {kin}," in caught.value.fix
+
+
+@pytest.mark.parametrize("config", [VICUNA_7B, YI_34B, MISTRAL_7B, VICUNA_7B | {"model_type": "llava_llama"}])
+def test_folders_are_refused_before_anything_is_loaded(config: dict[str, Any], tmp_path: Path) -> None:
+    """`llava` would pass transformers' check with the geometry of the 7B; `llava_llama` would fail it."""
+    weights = {name: torch.zeros(shape) for name, shape in WEIGHTS.items()}
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    for name, content in {"config.json": config, "tokenizer_config.json": {}}.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    for load in (load_checkpoint, read_config):
+        with pytest.raises(CheckpointError, match="original format") as caught:
+            load(LoadSettings(str(tmp_path)))
+        assert "--model llava-hf/" in caught.value.fix
+
+
+def test_original_weights_under_a_converted_config(llava_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(llava_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    renamed = {name.replace("language_model.", "", 1): held for name, held in weights.items()}
+    for layer in ("0", "2"):
+        renamed[f"model.mm_projector.{layer}.weight"] = torch.zeros(48, 48)
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="original format"):
+        load_checkpoint(LoadSettings(str(folder)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llava", "architectures": ["LlavaForCausalLM"], "vision_config": {"hidden_size": 1024}},
+        {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "vision_config": {}},
+        {"model_type": "llava_next", "architectures": ["LlavaNextForConditionalGeneration"]},
+        {"model_type": "llava_onevision", "architectures": ["LlavaOnevisionForConditionalGeneration"]},
+        {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+        {},
+    ],
+)
+def test_others_pass(config: dict[str, Any]) -> None:
+    check_not_original("any", config)
