@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, StoppingCriteria
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
 
+from adafv.errors import InputError
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
 
@@ -93,6 +94,18 @@ class _Watcher(StoppingCriteria):  # type: ignore[misc]
         return half.expand(len(input_ids))
 
 
+class _FiniteCheck(LogitsProcessor):  # type: ignore[misc]
+    """Remembers whether the first token's scores were numbers; asked once, when all is done."""
+
+    def __init__(self) -> None:
+        self.finite: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.finite is None:
+            self.finite = torch.isfinite(scores).all()
+        return scores
+
+
 def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Decoded]:
     """Prefill and decode a batch; adds to `watch` under `prefill` and `decode`.
 
@@ -101,15 +114,23 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
         prompts: B spliced prompts.
         run: generation settings; sampling leaves the caller's random state as it was.
         watch: gets the seconds up to the first token and those after it.
+
+    Raises:
+        InputError: scores that are not finite, from which any answer would be made up.
     """
     start = watch.now()
     embeddings, mask, positions = left_pad(prompts)
     ends = torch.tensor(_ends(model), dtype=torch.long, device=embeddings.device)
-    watcher = _Watcher(watch, ends)
+    watcher, check = _Watcher(watch, ends), _FiniteCheck()
     devices = [embeddings.device] if embeddings.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(run.seed)
-        rows = _in_rounds(model, embeddings, mask, positions, run, watcher)
+        rows = _in_rounds(model, embeddings, mask, positions, run, watcher, check)
+    if check.finite is not None and not check.finite:
+        raise InputError(
+            "the language model's scores are not finite",
+            "float16 may have overflowed: try --dtype bfloat16 or float32; otherwise fetch the checkpoint again",
+        )
     end = watch.now()
     first = watcher.first_at if watcher.first_at is not None else end
     watch.add("prefill", first - start)
@@ -118,7 +139,13 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
 
 
 def _in_rounds(
-    model: Any, embeddings: Tensor, mask: Tensor, positions: Tensor, run: RunSettings, watcher: _Watcher
+    model: Any,
+    embeddings: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    run: RunSettings,
+    watcher: _Watcher,
+    check: _FiniteCheck,
 ) -> list[list[int]]:
     """Generated ids of each row, with the end token. After each round the rows that have ended leave the cache."""
     cache = DynamicCache(config=model.config.get_text_config())
@@ -134,6 +161,7 @@ def _in_rounds(
             past_key_values=cache,
             generation_config=_config(run, run.max_new_tokens - len(rows[alive[0]])),
             stopping_criteria=[watcher],
+            logits_processor=[check],
         )[:, prompt["input_ids"].shape[1] if "input_ids" in prompt else 0 :]
         steps = generated.shape[1]
         for row, ids in zip(alive, generated.tolist(), strict=True):

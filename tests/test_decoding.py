@@ -10,6 +10,7 @@ import adafv
 from adafv.decoding import Spliced, generate, left_pad
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
+from tests.conftest import noise
 
 END = 1
 
@@ -72,3 +73,14 @@ def test_left_padding_puts_all_ends_together() -> None:
     assert mask.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
     assert positions.tolist() == [[0, 0, 4, 9], [0, 1, 2, 3]]
     assert embeddings[0].sum(1).tolist() == [0, 0, 3, 3]
+
+
+def test_scores_that_are_not_finite_are_no_answer(llava: adafv.Model) -> None:
+    head = llava._checkpoint.model.lm_head.weight
+    kept = head.detach().clone()
+    with torch.no_grad():
+        head[5, 3] = float("nan")
+    with pytest.raises(adafv.InputError, match="scores are not finite"):
+        llava.ask(noise(60, 60), "what?", keep=4, max_new_tokens=2)
+    with torch.no_grad():
+        head.copy_(kept)
