@@ -64,15 +64,15 @@ class Selection:
 
 
 def compress(mask: Tensor, count: int) -> Tensor:
-    """(B, count) int64: the columns at which each row of `mask` (B, N) is true, ascending.
+    """(..., count) int64: the first columns at which each row of `mask` (..., N) is true, ascending.
 
-    Rows need `count` true entries at least; `nonzero` would do the same with a host synchronisation.
+    Rows with fewer end in zeros. `nonzero` would do the same with a host synchronisation.
     """
-    columns = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    columns = torch.arange(mask.shape[-1], device=mask.device).expand(mask.shape)
     # Entries that are not wanted are written to a place behind the last, which is cut off.
-    place = mask.cumsum(dim=1).sub_(1).masked_fill_(~mask, count).clamp_(max=count)
-    out = columns.new_zeros(mask.shape[0], count + 1)
-    return out.scatter_(1, place, columns)[:, :count]
+    place = mask.cumsum(dim=-1).sub_(1).masked_fill_(~mask, count).clamp_(max=count)
+    out = columns.new_zeros(*mask.shape[:-1], count + 1)
+    return out.scatter_(-1, place, columns)[..., :count]
 
 
 def check_scores(name: str, scores: Tensor) -> None:

@@ -30,31 +30,36 @@ def mixture(evidence: Evidence, keep: int) -> Selection:
     Returns:
         The selection, with the signal that chose each token.
     """
-    saliency, similarity = evidence.saliency.double(), evidence.relevance.double()
-    salient = saliency_ranking(evidence, keep)
-    similar = ranking(evidence.relevance, evidence.valid, keep)
-
+    scores = torch.stack((evidence.saliency, evidence.relevance))  # (2, B, N): everything is done to both at once
+    order = _rankings(scores, evidence, keep)
     floor = int(FLOOR * keep)
     rest = keep - 2 * floor
-    left = torch.full_like(salient[:, :1], rest)
-    more = _split(saliency.gather(1, salient)[:, floor:], similarity.gather(1, similar)[:, floor:], left, rest)
-    by_saliency = _mark(_nothing(evidence), salient, floor + more)
-    by_similarity = _mark(_nothing(evidence), similar, floor + left - more)
+    left = torch.full_like(order[0, :, :1], rest)
+    chosen = torch.zeros(*scores.shape[:2], scores.shape[2] + 1, dtype=torch.bool, device=scores.device)
+    _mark(chosen, order, floor + _split(scores.gather(2, order)[..., floor:], left, rest))
 
     # One list of the two fills half of the places at least, so each round leaves at most half of them open.
     most = keep // 2
     while most:
-        kept = by_saliency | by_similarity
+        kept = chosen[0] | chosen[1]
         left = keep - kept[:, :-1].sum(dim=1, keepdim=True)
-        if left.device.type == "cpu" and not left.any():  # free to ask on a CPU; elsewhere it would wait
-            break
-        salient, similar = _without(kept, salient, most), _without(kept, similar, most)
-        more = _split(saliency.gather(1, salient), similarity.gather(1, similar), left, most)
-        _mark(by_saliency, salient, more)
-        _mark(by_similarity, similar, left - more)
+        if left.device.type == "cpu":  # free to ask on a CPU; elsewhere it would wait, and idle rounds do no harm
+            most = int(left.max())
+            if not most:
+                break
+        # What is left, ranked afresh: the same order without what is kept.
+        order = order.gather(2, compress(~kept.expand(2, -1, -1).gather(2, order), most))
+        _mark(chosen, order, _split(scores.gather(2, order), left, most))
         most //= 2
-    by_saliency, by_similarity = by_saliency[:, :-1], by_similarity[:, :-1]
+    by_saliency, by_similarity = chosen[..., :-1]
     return Selection.of_mask(by_saliency | by_similarity, keep, by_saliency, by_similarity)
+
+
+def _rankings(scores: Tensor, evidence: Evidence, keep: int) -> Tensor:
+    """(2, B, keep): the best by saliency and the best by similarity."""
+    if max(evidence.crops) == 1:
+        return ranking(scores, evidence.valid, keep)
+    return torch.stack((saliency_ranking(evidence, keep), ranking(scores[1], evidence.valid, keep)))
 
 
 def saliency_ranking(evidence: Evidence, keep: int) -> Tensor:
@@ -65,37 +70,30 @@ def saliency_ranking(evidence: Evidence, keep: int) -> Tensor:
     return fair_ranking(evidence.saliency, evidence.valid, evidence.crop, share, keep)
 
 
-def _split(saliency: Tensor, similarity: Tensor, left: Tensor, most: int) -> Tensor:
-    """k1, the places that saliency gets of the `left` ones, so that the product of both sums is largest.
+def _split(scores: Tensor, left: Tensor, most: int) -> Tensor:
+    """How many of the `left` places saliency gets, and how many similarity, so that the product is largest.
 
     Args:
-        saliency, similarity: (B, >= most) float64, best first.
+        scores: (2, B, >= most), of saliency and similarity, best first.
         left: (B, 1) int64, at most `most`.
 
     Returns:
-        (B, 1) int64; of equal products the smallest k1.
+        (2, B, 1) int64, k1 and k2; of equal products the one with the smallest k1.
     """
-    gained, matched = (torch.nn.functional.pad(x[:, :most].cumsum(dim=1), (1, 0)) for x in (saliency, similarity))
+    gained, matched = torch.nn.functional.pad(scores[..., :most].double().cumsum(dim=2), (1, 0))
     others = left - torch.arange(most + 1, device=left.device)  # k2 for each k1
     product = gained * matched.gather(1, others.clamp(min=0))
-    return product.masked_fill(others < 0, -1).argmax(dim=1, keepdim=True)
+    first = product.masked_fill(others < 0, -1).argmax(dim=1, keepdim=True)
+    return torch.stack((first, left - first))
 
 
-def _without(kept: Tensor, order: Tensor, count: int) -> Tensor:
-    """The first `count` of each ranking (B, M) that are not `kept` (B, N + 1) yet."""
-    return order.gather(1, compress(~kept.gather(1, order), count))
+def _mark(mask: Tensor, order: Tensor, count: Tensor) -> None:
+    """Set `mask` (2, B, N + 1) at the first `count` (2, B, 1) of each ranking (2, B, M).
 
-
-def _nothing(evidence: Evidence) -> Tensor:
-    """(B, N + 1) bool, all false; the last column is where `_mark` writes what is not chosen."""
-    batch, visual = evidence.valid.shape
-    return evidence.valid.new_zeros(batch, visual + 1)
-
-
-def _mark(mask: Tensor, order: Tensor, count: Tensor) -> Tensor:
-    """Set `mask` at the first `count` (B, 1) of each ranking (B, M)."""
-    chosen = torch.arange(order.shape[1], device=order.device) < count
-    return mask.scatter_(1, torch.where(chosen, order, mask.shape[1] - 1), True)
+    What is not chosen is written to the last column, which nobody reads.
+    """
+    chosen = torch.arange(order.shape[2], device=order.device) < count
+    mask.scatter_(2, torch.where(chosen, order, mask.shape[2] - 1), True)
 
 
 def select(saliency: Tensor, similarity: Tensor, keep: Budget | str | int, *, crop: Tensor | None = None) -> Tensor:

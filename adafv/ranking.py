@@ -15,20 +15,20 @@ def ranking(scores: Tensor, valid: Tensor | None, depth: int) -> Tensor:
     joined in one integer key, without ties.
 
     Args:
-        scores: (B, N), not negative; compared as float32.
-        valid: (B, N) bool or `None`; what is not valid comes last.
+        scores: (..., N), not negative; compared as float32.
+        valid: (..., N) bool or `None`; what is not valid comes last.
         depth: at most N.
 
     Returns:
-        (B, depth) int64.
+        (..., depth) int64.
     """
-    last = scores.shape[1] - 1
+    last = scores.shape[-1] - 1
     index = torch.arange(last + 1, device=scores.device)
     bits = (scores.float() + 0.0).view(torch.int32).long()  # + 0.0 turns -0.0, whose pattern is negative, into 0.0
     if valid is not None:
         bits = torch.where(valid, bits, -1)
     keys = (bits << _INDEX_BITS) | (last - index)
-    best: Tensor = keys.topk(depth, dim=1).values & (2**_INDEX_BITS - 1)
+    best: Tensor = keys.topk(depth, dim=-1).values & (2**_INDEX_BITS - 1)
     return last - best
 
 
