@@ -83,6 +83,8 @@ Ask LLaVA about images with AdaFV visual-token pruning, and see what it saves.
 [bold]Examples[/]
   adafv ask sample_images/street.png "what color is the sign?"
   adafv ask photo.jpg "what is this?" -m llava-hf/llava-1.5-7b-hf --keep 128
+  adafv batch questions.jsonl --keep 128 -o answers.jsonl
+  adafv info llava-hf/llava-1.5-7b-hf
 
 Every command has its own help: adafv ask --help
 """
