@@ -15,10 +15,11 @@ from adafv import __version__
 from adafv.errors import InputError
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv_cli.answers import Found, read
-from adafv_cli.batchrun import Run, same_file
+from adafv_cli.batchrun import Run
 from adafv_cli.console import Streams
 from adafv_cli.dryrun import DryRun
 from adafv_cli.exits import Exit, UsageError
+from adafv_cli.files import same_file
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 from adafv_cli.outlog import Log
 from adafv_cli.questions import Questions, Shard
@@ -126,7 +127,9 @@ def batch(
             questions.census() if lines.file is not None else None,
             log,
             {"adafv": __version__} | recorded,
-            RunReport(flags.report, _all_settings(load_settings, run_settings, flags)) if flags.report else None,
+            RunReport(flags.report, {"input": source} | _all_settings(load_settings, run_settings, flags))
+            if flags.report
+            else None,
             {"input": source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)},
             flags.fail_fast,
         )

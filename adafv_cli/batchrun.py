@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -19,6 +18,7 @@ from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv_cli import report, summary
 from adafv_cli.console import VERBOSE, ReaderGone, Streams
 from adafv_cli.exits import Exit
+from adafv_cli.inflight import InFlight
 from adafv_cli.interrupts import Interrupts
 from adafv_cli.jsonl import Line, encoded
 from adafv_cli.loading import DEMO_NOTE, is_scene, load_model
@@ -82,7 +82,7 @@ class Run:
             self._introduce(first)
             if self.log is not None:
                 self.log.begin(self.recorded)
-            self.tally, outcome = Tally(), "failed"
+            self.tally = Tally()
             try:
                 outcome = self._answer(chain([first], lines))
             except ReaderGone:
@@ -132,9 +132,11 @@ class Run:
         total = None if self.census is None else self.census.todo
         stop = self.interrupts.stop
         with self.interrupts, Progress(self.streams, self.tally, total, crowded=crowded) as progress:
-            self.stream = stream = self._model.stream(self._items(lines), self.run, self.batch, stop)
+            held = InFlight(stop)
+            self.stream = stream = self._model.stream(self._items(lines, held), self.run, self.batch, stop)
             try:
                 for answer in stream:
+                    held.done()
                     self._write(answer)
                     self.tally.add(answer)
                     progress.advance()
@@ -145,9 +147,10 @@ class Run:
                 stream.close()
         return "interrupted" if self.interrupts.happened else "finished"
 
-    def _items(self, lines: Iterator[Line]) -> Iterator[Question | Answer]:
+    def _items(self, lines: Iterator[Line], held: InFlight) -> Iterator[Question | Answer]:
         model_id = self._model.model_id
         for line in lines:
+            held.add(len(line.source) if isinstance(line.source, bytes) else 0)
             yield line.question if line.failure is None else line.refused(model_id, self.run)
 
     def _write(self, answer: Answer) -> None:
@@ -189,13 +192,3 @@ def resume_command(args: list[str]) -> str:
     """The command line of a run, made to go on with its output."""
     kept = [arg for arg in args if arg not in ("--force", "--resume")]
     return shlex.join(["adafv", *kept[:1], "--resume", *kept[1:]])
-
-
-def same_file(first: Path | None, second: Path | None) -> bool:
-    """Whether two paths lead to one existing file."""
-    if first is None or second is None:
-        return False
-    try:
-        return first.samefile(second)
-    except OSError:
-        return first.resolve() == second.resolve()

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and whether two paths are one file."""
 
 from __future__ import annotations
 
@@ -26,3 +26,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def same_file(first: Path | None, second: Path | None) -> bool:
+    """Whether two paths lead to one existing file."""
+    if first is None or second is None:
+        return False
+    try:
+        return first.samefile(second)
+    except OSError:
+        return first.resolve() == second.resolve()

@@ -1,0 +1,185 @@
+"""A model that answers streams without weights, for tests of `adafv batch`.
+
+`python -m tests.batch_fakes ARGS` is `adafv ARGS` with that model; `FAKE_STEP_S` is what a batch takes, and
+`FAKE_NOISE` is what a careless library would print meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adafv.errors import AdaFVError
+from adafv.records import Answer, Failure, Question
+from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv_cli.app import main
+from tests.cli_fakes import ANSWER, engine_with, picture
+
+AHEAD = 16
+
+
+class FakeAnswers:
+    """Reads ahead in a thread, answers batches in the thread that iterates: the library's contract."""
+
+    def __init__(
+        self,
+        model: FakeBatchModel,
+        items: Iterable[Question | Answer],
+        run: RunSettings,
+        batch: BatchSettings,
+        stop: threading.Event | None,
+    ) -> None:
+        self.stats = SimpleNamespace(images_encoded=0, cache_hits=0, batch_size=8)
+        self._model, self._run, self._stop = model, run, stop or threading.Event()
+        self._size = 8 if batch.batch_size == "auto" else batch.batch_size
+        self._items = items
+        self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
+        self._images: set[Any] = set()
+        threading.Thread(target=self._feed, daemon=True).start()
+        self._answers = self._deliver()
+
+    def __iter__(self) -> FakeAnswers:
+        return self
+
+    def __next__(self) -> Answer:
+        return next(self._answers)
+
+    def close(self) -> None:
+        self._stop.set()
+
+    def _feed(self) -> None:
+        last: object = None
+        try:
+            for item in self._items:
+                self._queue.put(item)
+        except BaseException as error:
+            last = error
+        self._queue.put(last)
+
+    def _next(self, wait: bool) -> Any:
+        while not self._stop.is_set():
+            try:
+                return self._queue.get(timeout=0.05 if wait else 0.02)
+            except queue.Empty:
+                if not wait:
+                    break
+        return self._queue  # nothing for now
+
+    def _deliver(self) -> Iterator[Answer]:
+        while not self._stop.is_set():
+            batch = [self._next(wait=True)]
+            while batch[-1] is not None and batch[-1] is not self._queue and len(batch) < self._size:
+                batch.append(self._next(wait=False))
+            ended = batch[-1] is None or isinstance(batch[-1], BaseException)
+            work = [item for item in batch if isinstance(item, Question | Answer)]
+            if work:
+                time.sleep(self._model.step_s)
+                sys.stdout.write(self._model.noise)
+                yield from [self._answer(item) for item in work]
+            if isinstance(batch[-1], BaseException):
+                raise batch[-1]
+            if ended:
+                return
+
+    def _answer(self, item: Question | Answer) -> Answer:
+        if isinstance(item, Answer):
+            return item
+        self._model.asked.append(item)
+        if item.text == "explode":
+            raise AdaFVError("the model gave up", "think again")
+        fresh = item.image not in self._images
+        self._images.add(item.image)
+        self.stats.images_encoded += fresh
+        self.stats.cache_hits += not fresh
+        answer = replace(
+            ANSWER, prompt=item.text, text=f"re: {item.text}", model_id=self._model.model_id,
+            pruner=self._run.pruner, keep=self._run.budget.text,
+        ).with_id(item)  # fmt: skip
+        if isinstance(item.image, str) and not Path(item.image).exists():
+            error = Failure("ImageError", f"{item.image} does not exist", "check the path")
+            return replace(answer, text=None, error=error, tokens=None, latency_s=None, flops=None, memory_bytes=None)
+        return answer
+
+
+@dataclass
+class FakeBatchModel:
+    """Answers with the question, and remembers what it was asked."""
+
+    model_id: str = "demo"
+    is_demo: bool = False
+    step_s: float = 0.0
+    noise: str = ""
+    asked: list[Question] = field(default_factory=list)
+    runs: list[tuple[RunSettings, BatchSettings]] = field(default_factory=list)
+    loaded: list[LoadSettings] = field(default_factory=list)
+
+    def describe(self) -> dict[str, object]:
+        return {"model": self.model_id, "devices": "cpu", "dtype": "float32"}
+
+    def stream(
+        self,
+        items: Iterable[Question | Answer],
+        run: RunSettings,
+        batch: BatchSettings,
+        stop: threading.Event | None = None,
+    ) -> FakeAnswers:
+        self.runs.append((run, batch))
+        return FakeAnswers(self, items, run, batch, stop)
+
+
+def loader(model: FakeBatchModel) -> Any:
+    def load(settings: LoadSettings) -> FakeBatchModel:
+        model.loaded.append(settings)
+        model.model_id = settings.model
+        return model
+
+    return load
+
+
+def install(monkeypatch: pytest.MonkeyPatch, model: FakeBatchModel | None = None) -> FakeBatchModel:
+    """Put the model where the command imports `load` from."""
+    model = model or FakeBatchModel()
+    monkeypatch.setitem(sys.modules, "adafv.engine", engine_with(loader(model)))
+    for name in ("ADAFV_MODEL", "ADAFV_KEEP", "ADAFV_DEVICE_MAP", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    return model
+
+
+def questions(folder: Path, *lines: object, name: str = "questions.jsonl") -> str:
+    """A file of questions: dictionaries become JSON, bytes and strings are written as they are."""
+    picture(folder / "a.png")
+    picture(folder / "b.png")
+    path = folder / name
+    path.write_bytes(b"".join(_line(line) for line in lines))
+    return str(path)
+
+
+def _line(line: object) -> bytes:
+    if isinstance(line, bytes):
+        return line
+    return (line if isinstance(line, str) else json.dumps(line)).encode() + b"\n"
+
+
+def asking(number: int, image: str = "a.png") -> dict[str, object]:
+    return {"question_id": number, "image": image, "text": f"question {number}"}
+
+
+def answers(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+if __name__ == "__main__":
+    fake = FakeBatchModel(step_s=float(os.environ.get("FAKE_STEP_S", "0")), noise=os.environ.get("FAKE_NOISE", ""))
+    sys.modules["adafv.engine"] = engine_with(loader(fake))
+    main()

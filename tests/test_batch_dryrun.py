@@ -1,0 +1,99 @@
+"""`adafv batch --dry-run`: everything that can be said without weights, in little memory."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from adafv_cli.questions import Questions
+from adafv_cli.source import Source
+from tests.batch_fakes import FakeBatchModel, answers, asking, install, questions
+from tests.cli_fakes import adafv
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> FakeBatchModel:
+    return install(monkeypatch)
+
+
+def test_it_adds_up_tokens_and_flops(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:
+    data = (
+        "data:image/png;base64," + base64.b64encode(Path(questions(tmp_path)).with_name("a.png").read_bytes()).decode()
+    )
+    lines = [asking(1), asking(2), asking(3, "b.png"), asking(4, data)]
+    done = adafv("batch", questions(tmp_path, *lines), "--dry-run", "-m", str(llava_folder), "--keep", "4")
+    found = json.loads(done.stdout)
+    assert (done.code, model.loaded) == (0, [])
+    assert (found["lines"], found["questions"], found["failed"], found["images"]) == (4, 4, 0, 3)
+    assert (found["tokens"]["visual"], found["tokens"]["kept"], found["crops"]) == (4 * 16, 4 * 4, 3)
+    assert 0 < found["flops"]["total"] < found["flops"]["unpruned_total"]
+    assert "would answer   4 questions, 3 images" in done.stderr
+    assert "16 of 64 kept, 75% saved" in done.stderr
+    assert "4 letters a token and answers 16 tokens" in done.stderr
+
+
+def test_an_image_is_encoded_once(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:
+    def flops(*lines: object) -> int:
+        done = adafv("batch", questions(tmp_path, *lines), "--dry-run", "-m", str(llava_folder))
+        return int(json.loads(done.stdout)["flops"]["total"])
+
+    one, two, other = flops(asking(1)), flops(asking(1), asking(2)), flops(asking(1), asking(2, "b.png"))
+    assert one < two < other == 2 * one
+
+
+def test_it_finds_what_would_fail(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:
+    path = questions(tmp_path, asking(1), "broken", asking(3, "gone.png"), asking(4, "gone.png"), asking(5, "text.png"))
+    (tmp_path / "text.png").write_text("no image")
+    done = adafv("batch", path, "--dry-run", "-m", str(llava_folder))
+    found = json.loads(done.stdout)
+    assert (done.code, found["questions"], found["failed"]) == (1, 1, 4)
+    assert [one["question_id"] for one in found["first_failed"]] == [2, 3, 4, 5]
+    assert "1 questions, 1 images, 4 would fail" in done.stderr
+    assert "2 x ImageError" in done.stderr and "ids 3, 4" in done.stderr
+
+
+def test_it_writes_nothing_and_counts_what_is_left(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:
+    out, folder = tmp_path / "answers.jsonl", str(llava_folder)
+    path = questions(tmp_path, asking(1), asking(2))
+    assert adafv("batch", path, "--dry-run", "-m", folder, "-o", str(out)).code == 0
+    assert not out.exists()
+    adafv("batch", questions(tmp_path, asking(1)), "-m", folder, "-o", str(out))
+    before, path = out.read_bytes(), questions(tmp_path, asking(1), asking(2))
+    assert adafv("batch", path, "--dry-run", "-m", folder, "-o", str(out)).code == 2
+    done = adafv("batch", path, "--dry-run", "-m", folder, "-o", str(out), "--resume")
+    assert (json.loads(done.stdout)["skipped"], json.loads(done.stdout)["questions"]) == (1, 1)
+    assert "1 are answered already" in done.stderr
+    assert out.read_bytes() == before
+    assert answers(out.read_text())[0]["question_id"] == 1
+
+
+def test_what_is_refused_is_refused(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:
+    assert adafv("batch", questions(tmp_path, asking(1), asking(1)), "--dry-run", "-m", str(llava_folder)).code == 4
+    assert adafv("batch", "gone.jsonl", "--dry-run").code == 2
+    assert adafv("batch", questions(tmp_path, asking(1)), "--dry-run", "-m", str(tmp_path)).code == 3
+
+
+def test_from_standard_input(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:
+    content = Path(questions(tmp_path, asking(1))).read_bytes()
+    flags = ("--dry-run", "-m", str(llava_folder), "--image-folder", str(tmp_path))
+    assert adafv("batch", "-", *flags, stdin=content).code == 0
+    assert adafv("batch", "-", *flags).code == 4
+
+
+def test_memory_grows_by_little_more_than_a_key_a_line(tmp_path: Path) -> None:
+    def peak(lines: int) -> int:
+        path = questions(tmp_path, *[asking(number) | {"text": "what? " * 300} for number in range(lines)])
+        found = Questions(Source(path, tmp_path, file=Path(path)))
+        tracemalloc.start()
+        found.census()
+        assert sum(1 for _ in found.todo()) == lines
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    small, large = peak(300), peak(3_000)
+    assert (large - small) / 2_700 < 250  # a line has 1,900 letters
