@@ -1,0 +1,157 @@
+"""Stage 2: the language model, on visual tokens that stage 1 has made and that no longer change."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adafv.demo.dataset import Pictures, open_pictures
+from adafv.demo.facts import facts_of
+from adafv.demo.language import Language, Thoughts
+from adafv.demo.language_losses import WEIGHTS, Readouts, kept_of, language_losses
+from adafv.demo.network import HIDDEN
+from adafv.demo.packing import OPENING, START_IDS, Pack, attention_mask, choose_tokens, pack
+from adafv.demo.parallel import FlatOptimizer, Schedule
+from adafv.demo.questions import KINDS, SceneQuestion, ask, training_questions
+from adafv.demo.vision_losses import PATCHES, total
+from adafv.demo.vision_training import JITTER, Eyes, normalised
+
+log = logging.getLogger(__name__)
+
+ASKED = 10  # questions a picture
+EARLY = (64, 96, 128, 160, 256)  # visual tokens kept in the first third of training
+LATE = (256, 256, 256, 256, 192, 160, 128, 96, 64, 64, 32, 16)
+
+
+def cached(folder: Path, count: int, mode: str = "r") -> np.ndarray:
+    """Visual tokens on disk, (count, patches, hidden) float16."""
+    return np.memmap(folder / "tokens.bin", dtype=np.float16, mode=mode, shape=(count, PATCHES, HIDDEN))  # type: ignore[call-overload,no-any-return]
+
+
+@torch.no_grad()
+def see(eyes: Eyes, pixels: np.ndarray, gain: Tensor | None = None) -> Tensor:
+    """Visual tokens (B, patches, hidden) of uint8 pictures (B, side, side, 3)."""
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens: Tensor = eyes(normalised(torch.from_numpy(np.array(pixels)), gain))[0]
+    return tokens.float()
+
+
+@torch.no_grad()
+def settle(eyes: Eyes, pictures: Pictures) -> None:
+    """Scale words and visual tokens to a root mean square of one; no cosine changes."""
+    eyes.words.div_(eyes.words.square().mean(1, keepdim=True).sqrt())
+    size = see(eyes, pictures.pixels[:64]).square().mean().sqrt()
+    eyes.projector.linear_2.weight.div_(size)
+    eyes.projector.linear_2.bias.div_(size)
+
+
+def load_eyes(folder: Path) -> Eyes:
+    """The trained vision part."""
+    eyes = Eyes()
+    eyes.load_state_dict(torch.load(folder / "eyes.pt"))
+    return eyes.eval()
+
+
+def cache_tokens(rank: int, world: int, folder: Path, count: int, seed: int) -> None:
+    """Write every training picture's visual tokens, each picture at its own brightness."""
+    pictures, eyes, tokens = open_pictures(folder / "pictures", count), load_eyes(folder), cached(folder, count, "r+")
+    gains = np.random.default_rng([seed, 2]).uniform(1 - JITTER, 1 + JITTER, count).astype(np.float32)
+    for start in range(rank * 16, count, world * 16):
+        part = slice(start, min(start + 16, count))
+        tokens[part] = see(eyes, pictures.pixels[part], torch.from_numpy(gains[part])).numpy()
+
+
+def run_pack(language: Language, words: Tensor, visual: Tensor, batch: Pack) -> tuple[Thoughts, Tensor, Tensor]:
+    """Visual tokens (B, K, hidden) and questions -> thoughts, logits at the prompts' ends and at the answers (A, V)."""
+    start = OPENING + visual.shape[1]
+    opening = words[list(START_IDS)].expand(len(visual), -1, -1)
+    x = torch.cat([opening, visual, words[batch.ids]], dim=1)
+    positions = torch.cat([torch.arange(start).expand(len(visual), -1), batch.positions + start], dim=1)
+    thoughts = language(x, positions, attention_mask(batch.question, start), start)
+    row, column = batch.answer_place.unbind(1)
+    return (
+        thoughts,
+        language.lm_head(thoughts.hidden[row, column]).float(),
+        language.lm_head(thoughts.hidden[row, column + 1]).float(),
+    )
+
+
+def train_language(rank: int, world: int, folder: Path, count: int, seed: int, schedule: Schedule) -> None:
+    """Train on cached tokens; rank 0 writes `folder/language.pt`."""
+    pictures, tokens = open_pictures(folder / "pictures", count), cached(folder, count)
+    words = load_eyes(folder).words.detach()
+    torch.manual_seed(seed)
+    language, readouts = Language(), Readouts()
+    optimizer = FlatOptimizer([*language.parameters(), *readouts.parameters()], schedule)
+    rng, common = np.random.default_rng([seed, rank]), np.random.default_rng([seed, 99])
+    share, started, scores = schedule.batch // world, time.monotonic(), _Scores()
+    order = np.array([], dtype=np.int64)
+    for step in range(schedule.steps):
+        if len(order) < share:
+            order = rng.permutation(np.arange(rank, count, world))
+        chosen, order = np.sort(order[:share]), order[share:]
+        keep = int(common.choice(EARLY if step < schedule.steps // 4 else LATE))
+        owners = pictures.owners[chosen]
+        kept = choose_tokens(owners, keep, rng.random(share) < (0.9 if step < schedule.steps // 4 else 0.6), rng)
+        visual = torch.from_numpy(np.take_along_axis(tokens[chosen], kept[..., None], axis=1).astype(np.float32))
+        things = np.array(pictures.things[chosen])
+        batch = pack([training_questions(rng, facts_of(row), ASKED) for row in things], things, rng)
+        owned = torch.from_numpy(owners.astype(np.int64))
+        shown = kept_of(owned.gather(1, torch.from_numpy(kept)), owned)
+        with torch.autocast("cpu", torch.bfloat16):
+            thoughts, last, ends = run_pack(language, words, visual, batch)
+        losses = language_losses(thoughts, (last, ends), batch, shown, torch.from_numpy(things[..., 2:4]), readouts)
+        optimizer.step(total(losses, WEIGHTS), step)
+        scores.add(last, batch, (batch.needed & shown.seen[batch.answer_place[:, 0]]) == batch.needed)
+        if rank == 0 and (step % 100 == 99 or step in (0, 20)):
+            text = " ".join(f"{name} {float(loss.detach()):.3f}" for name, loss in losses.items())
+            speed = (step + 1) * schedule.batch / (time.monotonic() - started)
+            log.info("language %d %.0f/s keep %d %s | %s", step + 1, speed, keep, text, scores.text())
+            torch.save(language.state_dict(), folder / "language.part.pt")
+    if rank == 0:
+        torch.save(language.state_dict(), folder / "language.pt")
+
+
+class _Scores:
+    """Share of right answers by kind since the last report."""
+
+    def __init__(self) -> None:
+        self.right: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, logits: Tensor, batch: Pack, fair: Tensor) -> None:
+        right = (logits.detach().argmax(-1) == batch.answer)[fair].float().tolist()
+        for kind, value in zip((k for k, f in zip(batch.kind, fair.tolist(), strict=True) if f), right, strict=True):
+            self.right[kind].append(value)
+
+    def text(self) -> str:
+        shares = " ".join(f"{kind} {100 * float(np.mean(self.right[kind])):.0f}" for kind in sorted(self.right))
+        overall = np.mean([value for values in self.right.values() for value in values])
+        self.right.clear()
+        return f"{100 * overall:.1f} {shares}"
+
+
+def held_out(pictures: Pictures, seed: int) -> tuple[list[list[SceneQuestion]], np.ndarray]:
+    """One question of every kind on each picture that allows it, and the stored things."""
+    rng, things = np.random.default_rng(seed), np.array(pictures.things)
+    asked: list[Sequence[SceneQuestion | None]] = [[ask(rng, facts_of(row), kind) for kind in KINDS] for row in things]
+    return [[question for question in row if question is not None] for row in asked], things
+
+
+@torch.no_grad()
+def accuracy(eyes: Eyes, language: Language, pictures: Pictures, seed: int = 5) -> dict[str, float]:
+    """Share of right answers by kind with all visual tokens; a quick look, `gates` is the judge."""
+    questions, things = held_out(pictures, seed)
+    scores = _Scores()
+    for start in range(0, len(things), 16):
+        part = slice(start, start + 16)
+        batch = pack(questions[part], things[part], np.random.default_rng(0))
+        _, last, _ = run_pack(language, eyes.words, see(eyes, pictures.pixels[part]), batch)
+        scores.add(last, batch, torch.ones(len(last), dtype=torch.bool))
+    return {kind: float(np.mean(values)) for kind, values in sorted(scores.right.items())}

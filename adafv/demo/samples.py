@@ -1,0 +1,98 @@
+"""The sample pictures and their questions: `python -m adafv.demo.samples --out sample_images`.
+
+One street scene is composed by hand, the others are scenes of a series that training never sees, chosen by their
+looks. Their questions come from the question maker and a seed; no model has a say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL.PngImagePlugin import PngInfo
+
+from adafv.demo.dataset import labels
+from adafv.demo.drawing import render
+from adafv.demo.facts import facts_of
+from adafv.demo.names import ASPECT, RGB
+from adafv.demo.questions import KINDS, ask
+from adafv.demo.scenes import GROUNDS, SKIES, Backdrop, Scene, Thing, compose
+
+SERIES = 4
+SCENE_KEY = "adafv-scene"  # by which `adafv ask` knows a picture that the demo can answer about
+SIDE_PX = 768
+# File name -> number of the scene in the series.
+CHOSEN = {"village": 9, "farm": 12, "town": 16, "lake": 17, "bay": 18, "meadow": 27, "park": 33}
+STREET_QUESTION = ("what color is the sign?", "red")
+
+
+def street() -> Scene:
+    """House, tree, car on the road, and a red sign beside it."""
+    backdrop = Backdrop(sky=SKIES[0], ground=GROUNDS[0], horizon=0.46, hills=2, clouds=3, road=0.8, noise=0.0, seed=12)
+    things = (
+        _thing("house", "yellow", 0.24, 0.4, 0.36),
+        _thing("tree", "green", 0.85, 0.42, 0.28),
+        _thing("bird", "white", 0.53, 0.13, 0.11),
+        _thing("kite", "purple", 0.72, 0.15, 0.15, angle=8),
+        _thing("sign", "red", 0.6, 0.56, 0.2),
+        _thing("cat", "orange", 0.44, 0.62, 0.11),
+        _thing("car", "blue", 0.27, 0.77, 0.28),
+        _thing("ball", "red", 0.92, 0.68, 0.09),
+        _thing("flower", "orange", 0.76, 0.92, 0.13),
+        _thing("flower", "white", 0.9, 0.91, 0.13, flip=True),
+        _thing("flower", "purple", 0.07, 0.93, 0.12),
+    )
+    return Scene(things, backdrop)
+
+
+def _thing(kind: str, colour: str, x: float, y: float, longer: float, angle: float = 0.0, flip: bool = False) -> Thing:
+    aspect = ASPECT.get(kind, 1.0)
+    width, height = (longer, longer / aspect) if aspect >= 1 else (longer * aspect, longer)
+    return Thing(kind, colour, RGB[colour], x, y, width, height, angle, flip)
+
+
+def scenes() -> dict[str, Scene]:
+    """All sample scenes by file name, without grain: it does not show at this size and makes the files big."""
+    drawn = {name: compose(SERIES, number) for name, number in CHOSEN.items()}
+    smooth = {name: replace(scene, backdrop=replace(scene.backdrop, noise=0.0)) for name, scene in drawn.items()}
+    return {"street": street()} | smooth
+
+
+def questions(name: str, scene: Scene, number: int) -> list[tuple[str, str]]:
+    """Seven or eight different questions with answers: one of each kind in turn, as the seed has it."""
+    facts, rng = facts_of(labels(scene)[2]), np.random.default_rng([SERIES, number, 8])
+    found = dict([STREET_QUESTION]) if name == "street" else {}
+    kinds = [KINDS[(number + i) % len(KINDS)] for i in range(len(KINDS))]
+    for kind in kinds:
+        question = ask(rng, facts, kind, tries=20)
+        if question is not None and len(found) < 8:
+            found.setdefault(question.text, question.answer)
+    return list(found.items())
+
+
+def write(folder: Path) -> None:
+    """Draw the pictures and write questions.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = PngInfo()
+    mark.add_text(SCENE_KEY, "1")
+    lines: list[str] = []
+    for number, (name, scene) in enumerate(scenes().items()):
+        render(scene, SIDE_PX).save(folder / f"{name}.png", optimize=True, pnginfo=mark)
+        for text, answer in questions(name, scene, number):
+            line = {"question_id": len(lines) + 1, "image": f"{name}.png", "text": text, "answer": answer}
+            lines.append(json.dumps(line))
+    (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m adafv.demo.samples", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("sample_images"), help="folder (default: sample_images)")
+    write(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The demo's recipe: a few steps of everything, packing that equals separate prompts, an export that equals stock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from adafv.demo.dataset import SKY, open_pictures
+from adafv.demo.export import CHAT_TEMPLATE, tokenizer
+from adafv.demo.facts import facts_of
+from adafv.demo.language import Language
+from adafv.demo.language_losses import Readouts, kept_of, language_losses
+from adafv.demo.language_training import load_eyes, run_pack
+from adafv.demo.packing import END_IDS, START_IDS, attention_mask, choose_tokens, pack
+from adafv.demo.parallel import FlatOptimizer, Schedule
+from adafv.demo.questions import training_questions
+from adafv.demo.train import SMOKE, make
+from adafv.demo.vision_training import normalised
+from adafv.demo.vocabulary import IMAGE, WORDS, encode
+
+TEXT = "What color is the sign?\nAnswer the question using a single word or phrase."
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    make(SMOKE, folder)
+    return folder
+
+
+def _parts(folder: Path):
+    language = Language()
+    language.load_state_dict(torch.load(folder / "language.pt"))
+    return load_eyes(folder), language.eval(), open_pictures(folder / "pictures", SMOKE.pictures)
+
+
+def test_the_export_equals_stock_transformers(made: Path) -> None:
+    eyes, language, pictures = _parts(made)
+    folder = made / "checkpoint"
+    processor = AutoProcessor.from_pretrained(folder)
+    model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    content = [{"type": "image"}, {"type": "text", "text": TEXT}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    assert prompt == f"USER: <image>\n{TEXT} ASSISTANT:"
+    pixels = np.array(pictures.pixels[:1])
+    inputs = processor(images=Image.fromarray(pixels[0]), text=prompt, return_tensors="pt")
+    ids = inputs["input_ids"][0].tolist()
+    assert ids.count(IMAGE) == 256
+    assert [word for word in ids if word != IMAGE] == [*START_IDS, *encode(TEXT), *END_IDS]
+    rng, things = np.random.default_rng(0), np.array(pictures.things[:1])
+    (asked,) = [training_questions(rng, facts_of(things[0]), 4)]
+    with torch.no_grad():
+        visual = eyes(normalised(torch.from_numpy(pixels)))[0]
+        _, last, _ = run_pack(language, eyes.words, visual, pack([asked], things, _NoBlur()))
+        for number, question in enumerate(asked):
+            text = f"USER: <image>\n{question.text} ASSISTANT:"
+            batch = processor(images=Image.fromarray(pixels[0]), text=text, return_tensors="pt")
+            assert torch.allclose(model(**batch).logits[0, -1], last[number], atol=0.02)
+        generated = model.generate(**inputs)
+    assert 1 <= generated.shape[1] - len(ids) <= 4
+
+
+class _NoBlur:
+    """A generator that never blurs a word."""
+
+    def random(self) -> float:
+        return 1.0
+
+
+def test_the_tokenizer_splits_as_training_did() -> None:
+    words = tokenizer()
+    for text in (TEXT, "Is there a RED car, or not?!", "zebra is... what?", ""):
+        assert words(text)["input_ids"] == [START_IDS[0], *encode(text)]
+    assert len(words) == len(WORDS)
+    assert words.padding_side == "left"
+
+
+def test_the_chat_template_takes_system_turns_and_past_answers() -> None:
+    words = tokenizer()
+    words.chat_template = CHAT_TEMPLATE
+    turns = [
+        {"role": "system", "content": "be short."},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "yes"}]},
+    ]
+    assert words.apply_chat_template(turns, tokenize=False) == "be short. USER: <image>\nhi ASSISTANT: yes "
+
+
+def test_a_question_in_a_pack_sees_only_the_start_and_itself() -> None:
+    mask = attention_mask(torch.tensor([[1, 1, 2, 2, 0]]), start=3)[0, 0] == 0
+    assert mask[4].tolist() == [True, True, True, True, True, False, False, False]
+    assert mask[6].tolist() == [True, True, True, False, False, True, True, False]
+    assert mask[1].tolist() == [True, True] + [False] * 6
+
+
+def test_kept_tokens_know_their_siblings() -> None:
+    kept = kept_of(torch.tensor([[0, SKY, 0, 3]]), torch.tensor([[0, SKY, 0, 3, 3, 0, 0]]))
+    assert kept.bits.tolist() == [[1, 0, 1, 8]]
+    assert kept.siblings.tolist() == [[2, 1, 2, 1]]
+    assert kept.whole.tolist() == [[4, 1, 4, 2]]
+    assert kept.earlier[0].nonzero().tolist() == [[2, 0]]
+    assert kept.seen.tolist() == [9]
+
+
+def test_choosing_tokens_keeps_the_number_and_prefers_things() -> None:
+    rng = np.random.default_rng(0)
+    owners = np.full((40, 256), SKY, dtype=np.uint8)
+    owners[:, :64] = 1
+    kept = choose_tokens(owners, 64, np.arange(40) < 20, rng)
+    assert kept.shape == (40, 64)
+    assert (np.diff(kept, axis=1) > 0).all()
+    things = (kept < 64).mean(axis=1)
+    assert things[:20].mean() > things[20:].mean() + 0.1
+
+
+def test_guesses_about_unseen_things_earn_nothing(made: Path) -> None:
+    """The answer loss leaves out questions whose things kept no token."""
+    eyes, language, pictures = _parts(made)
+    things = np.array(pictures.things[:1])
+    asked = training_questions(np.random.default_rng(0), facts_of(things[0]), 10)
+    batch = pack([asked], things, np.random.default_rng(0))
+    background = (torch.from_numpy(np.array(pictures.owners[0])) >= SKY).nonzero().flatten()[:16]
+    visual = torch.randn(1, 16, 192)
+    owners = torch.from_numpy(np.array(pictures.owners[:1])).long()
+    kept = kept_of(owners[:, background], owners)
+    with torch.no_grad():
+        thoughts, last, ends = run_pack(language, eyes.words, visual, batch)
+        places = torch.from_numpy(things[..., 2:4])
+        losses = language_losses(thoughts, (last, ends), batch, kept, places, Readouts())
+        fair = batch.needed == 0
+        expected = torch.nn.functional.cross_entropy(last[fair], batch.answer[fair])
+    assert torch.equal(torch.nan_to_num(losses["answer"]), torch.nan_to_num(expected))
+
+
+def test_the_schedule_warms_up_and_decays() -> None:
+    schedule = Schedule(steps=100, batch=4, warmup=10)
+    assert schedule.rate_at(0) == pytest.approx(1e-4)
+    assert schedule.rate_at(20) == 1e-3
+    assert schedule.rate_at(99) < 1e-4
+
+
+def test_one_flat_vector_trains_like_its_parts() -> None:
+    torch.manual_seed(0)
+    layer, schedule = torch.nn.Linear(3, 2), Schedule(steps=10, batch=1, warmup=1)
+    copy = torch.nn.Linear(3, 2)
+    copy.load_state_dict(layer.state_dict())
+    optimizer = FlatOptimizer(layer.parameters(), schedule)
+    plain = torch.optim.AdamW(copy.parameters(), lr=schedule.rate_at(0), betas=(0.9, 0.98), weight_decay=0.03)
+    x = torch.randn(5, 3)
+    optimizer.step(layer(x).square().mean(), 0)
+    copy(x).square().mean().backward()
+    torch.nn.utils.clip_grad_norm_(copy.parameters(), 1.0)
+    plain.step()
+    assert torch.allclose(layer.weight, copy.weight, atol=1e-6)
