@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria, TopPLogitsWarper
 
 from adafv.errors import InputError
 from adafv.settings import RunSettings
@@ -22,10 +22,12 @@ class Spliced:
     Args:
         embeddings: (L, D).
         positions: (L,) int64, RoPE positions.
+        seed: of the tokens that are drawn for it, where any are.
     """
 
     embeddings: Tensor
     positions: Tensor
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,37 @@ class _Watcher(StoppingCriteria):  # type: ignore[misc]
         return half.expand(len(input_ids))
 
 
-class _FiniteCheck(LogitsProcessor):  # type: ignore[misc]
-    """Remembers whether the first token's scores were numbers; asked once, when all is done."""
+class _Chooser(LogitsProcessor):  # type: ignore[misc]
+    """Leaves `generate` the greatest score, or of scores to be drawn from the drawn one alone.
 
-    def __init__(self) -> None:
+    Each row has random numbers of its own: what is drawn for it depends neither on the batch nor on other rows. It
+    also remembers whether the first token's scores were numbers; asked once, when all is done.
+    """
+
+    def __init__(self, run: RunSettings, seeds: Sequence[int], device: torch.device) -> None:
+        self._temperature, self._top_p = run.temperature, run.top_p
+        steps = run.max_new_tokens if run.temperature else 0
+        rows = [torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self._draws = torch.stack(rows).to(device)  # (B, steps)
         self.finite: Tensor | None = None
+
+    def restart(self, rows: list[int], offset: int) -> None:
+        """Go on with these rows; they have `offset` tokens more than `input_ids` will show."""
+        self._rows, self._offset = self._draws[rows], offset
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if self.finite is None:
             self.finite = torch.isfinite(scores).all()
-        return scores
+        if not self._temperature:
+            return scores
+        draw = self._rows[:, self._offset + input_ids.shape[1], None]
+        scores = (scores - scores.amax(dim=1, keepdim=True)) / self._temperature
+        if self._top_p < 1:
+            scores = TopPLogitsWarper(self._top_p)(input_ids, scores)
+        shares = scores.softmax(dim=1).cumsum(dim=1)
+        drawn = (shares <= draw * shares[:, -1:]).sum(dim=1, keepdim=True)
+        last = (shares < shares[:, -1:]).sum(dim=1, keepdim=True)  # that may be drawn, should the product round up
+        return torch.full_like(scores, -torch.inf).scatter(1, torch.minimum(drawn, last), 0.0)
 
 
 def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Decoded]:
@@ -112,7 +135,7 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
     Args:
         model: a LLaVA model of transformers.
         prompts: B spliced prompts.
-        run: generation settings; sampling leaves the caller's random state as it was.
+        run: generation settings; sampling leaves the caller's random state as it is.
         watch: gets the seconds up to the first token and those after it.
 
     Raises:
@@ -121,12 +144,10 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
     start = watch.now()
     embeddings, mask, positions = left_pad(prompts)
     ends = torch.tensor(_ends(model), dtype=torch.long, device=embeddings.device)
-    watcher, check = _Watcher(watch, ends), _FiniteCheck()
-    devices = [embeddings.device] if embeddings.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(run.seed)
-        rows = _in_rounds(model, embeddings, mask, positions, run, watcher, check)
-    if check.finite is not None and not check.finite:
+    watcher = _Watcher(watch, ends)
+    chooser = _Chooser(run, [prompt.seed for prompt in prompts], embeddings.device)
+    rows = _in_rounds(model, embeddings, mask, positions, run.max_new_tokens, watcher, chooser)
+    if chooser.finite is not None and not chooser.finite:
         raise InputError(
             "the language model's scores are not finite",
             "float16 may have overflowed: try --dtype bfloat16 or float32; otherwise fetch the checkpoint again",
@@ -143,52 +164,42 @@ def _in_rounds(
     embeddings: Tensor,
     mask: Tensor,
     positions: Tensor,
-    run: RunSettings,
+    most: int,
     watcher: _Watcher,
-    check: _FiniteCheck,
+    chooser: _Chooser,
 ) -> list[list[int]]:
     """Generated ids of each row, with the end token. After each round the rows that have ended leave the cache."""
     cache = DynamicCache(config=model.config.get_text_config())
     prompt: dict[str, Tensor] = {"inputs_embeds": embeddings}
     rows: list[list[int]] = [[] for _ in embeddings]
-    alive = list(range(len(rows)))
+    alive, fed = list(range(len(rows))), 0
     while alive:
+        done = len(rows[alive[0]])
         watcher.restart()
+        chooser.restart(alive, done - fed)
         generated = model.generate(
             **prompt,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
-            generation_config=_config(run, run.max_new_tokens - len(rows[alive[0]])),
+            generation_config=GenerationConfig(max_new_tokens=most - done, do_sample=False),
             stopping_criteria=[watcher],
-            logits_processor=[check],
-        )[:, prompt["input_ids"].shape[1] if "input_ids" in prompt else 0 :]
+            logits_processor=[chooser],
+        )[:, fed:]
         steps = generated.shape[1]
         for row, ids in zip(alive, generated.tolist(), strict=True):
             rows[row] += _until_end(ids, _ends(model))
-        stay = [
-            i
-            for i, row in enumerate(alive)
-            if rows[row][-1] not in _ends(model) and len(rows[row]) < run.max_new_tokens
-        ]
+        stay = [i for i, row in enumerate(alive) if rows[row][-1] not in _ends(model) and len(rows[row]) < most]
         if not stay:
             break
         alive = [alive[i] for i in stay]
-        kept = torch.tensor(stay, device=mask.device)
+        kept = torch.tensor(stay)  # on the CPU, since each layer's cache is on its layer's device
         cache.batch_select_indices(kept)
         # The last token has no place in the cache yet: it is what the next round begins with.
-        prompt = {"input_ids": generated[kept, -1:]}
+        prompt, fed = {"input_ids": generated[kept, -1:]}, 1
         mask = torch.cat([mask[kept], mask.new_ones(len(stay), steps)], dim=1)
         positions = positions[kept, -1:] + steps
     return rows
-
-
-def _config(run: RunSettings, tokens: int) -> GenerationConfig:
-    if run.temperature == 0:
-        return GenerationConfig(max_new_tokens=tokens, do_sample=False)
-    return GenerationConfig(
-        max_new_tokens=tokens, do_sample=True, temperature=run.temperature, top_p=run.top_p, top_k=0
-    )
 
 
 def _ends(model: Any) -> list[int]:

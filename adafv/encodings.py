@@ -10,7 +10,7 @@ from adafv.llava import ImageEncoding, Pixels
 from adafv.pipeline import Pipeline
 from adafv.timing import Stopwatch
 
-_CROPS_AT_ONCE = 16  # vision runs in batches of about as many crops
+_CROPS_AT_ONCE = 8  # enough to fill a device; more only takes more memory
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,13 @@ class Encoder:
         """What encoding that image took, said once: to the first question that is answered with it."""
         return self._unbilled.pop(key, None)
 
+    def owe(self, key: str, cost: EncodingCost) -> None:
+        """Take back a bill whose question was not answered: the next one about that image gets it."""
+        self._unbilled[key] = cost
+
     def _hold(self, key: str, encoding: ImageEncoding) -> None:
+        if encoding.bytes > self._limit:
+            return
         self._held[key] = encoding
         self._bytes += encoding.bytes
         while self._bytes > self._limit:

@@ -209,7 +209,7 @@ class Model:
 
 
 def _seed(seed: int, question_id: QuestionId) -> int:
-    """For pruners that draw: it depends on the question's own id, not on its place in a batch."""
+    """For whatever is drawn: it depends on the question's own id, not on its place in a batch."""
     digest = hashlib.sha256(json.dumps([seed, question_id]).encode()).digest()
     return int.from_bytes(digest[:7], "big")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from adafv.encodings import Loaded
-from adafv.errors import ImageError, InputError
+from adafv.errors import AdaFVError, ImageError, InputError
 from adafv.images import content_key, open_image
 from adafv.llava import Pixels
 from adafv.prompt import Prompt
@@ -52,7 +54,7 @@ class Feeder:
     Args:
         items: questions, and answers that are to be passed through in their place.
         render: makes a question's prompt; raises `InputError`.
-        preprocess: makes pixels of an RGB image; raises `InputError`.
+        preprocess: makes pixels of an RGB image; raises `ImageError`, or `CheckpointError`.
         failed: makes the answer of a question that cannot be answered.
         encoded: whether an image of that content key is encoded already.
         workers: threads that load images.
@@ -75,6 +77,7 @@ class Feeder:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="adafv-image")
         self._loading: dict[str, Future[Loaded]] = {}
         self._lock = threading.Lock()
+        self._first_look = threading.Lock()
         self._closed = False
         self.changed = threading.Condition()
         self.tickets: list[Ticket] = []
@@ -135,7 +138,10 @@ class Feeder:
 
     def _load(self, source: Any) -> Image:
         """The image's key, and its pixels unless they are under way or no longer needed."""
-        key = content_key(source)
+        # Pillow decodes an image that it opened when it is first looked at, and not in two threads at once.
+        lazy = not isinstance(source, str | bytes | os.PathLike)
+        with self._first_look if lazy else nullcontext():
+            key = content_key(source)
         if self._encoded(key):
             return Image(key, None)
         with self._lock:
@@ -144,20 +150,24 @@ class Feeder:
         if known is None:
             try:
                 loaded.set_result(self.load(source))
-            except InputError as error:
+            except AdaFVError as error:
                 loaded.set_exception(error)
-            except Exception as error:  # one image must not end the run, whatever is wrong with it
-                what = f"an image could not be read: {type(error).__name__}: {error}"
-                loaded.set_exception(ImageError(what, "convert it to PNG or JPEG"))
+                self.forget(key)
         return Image(key, loaded)
 
     def load(self, source: Any) -> Loaded:
-        """Decode and preprocess one image, in the thread that asks."""
+        """Decode and preprocess one image, in the thread that asks; raises `AdaFVError` alone."""
         start = time.perf_counter()
-        pixels = self._preprocess(open_image(source))
+        try:
+            pixels = self._preprocess(open_image(source))
+        except AdaFVError:
+            raise
+        except Exception as error:  # one image must not end the run, whatever is wrong with it
+            what = f"an image could not be read: {type(error).__name__}: {error}"
+            raise ImageError(what, "convert it to PNG or JPEG") from error
         return Loaded(pixels, time.perf_counter() - start)
 
     def forget(self, key: str) -> None:
-        """Let go of an image's pixels once it is encoded."""
+        """Let go of an image's pixels: only the tickets that wait for them hold them from now on."""
         with self._lock:
             self._loading.pop(key, None)

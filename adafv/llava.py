@@ -196,9 +196,9 @@ class LlavaStages:
         """One crop: its patches, row by row. `tokens` (1, P, D), `saliency` (1, P)."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         return ImageEncoding(
-            packed=tokens[0],
+            packed=tokens[0].clone(),  # a view would keep the images alive that were encoded together with this one
             candidates=places,
-            saliency=saliency[0],
+            saliency=saliency[0].clone(),
             crop=torch.zeros_like(places),
             crops=1,
             grids=((self.side, self.side),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL.Image import Image
@@ -23,12 +23,13 @@ from adafv.scoring import gather_evidence
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
 
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _STAGES = {"llava": LlavaStages, "vipllava": LlavaStages, "llava_next": LlavaNextStages}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt on its way through the stages; `seed` is for pruners that draw."""
+    """One prompt on its way through the stages; `seed` is for pruners that draw, and for tokens that are drawn."""
 
     prompt: Prompt
     image: ImageEncoding
@@ -179,16 +180,16 @@ class Pipeline:
                 f"the prompt has {len(spliced.embeddings)} tokens ({len(kept.tokens)} visual), the model takes {limit}",
                 "ask a shorter question, or keep fewer visual tokens (--keep)",
             )
-        return spliced
+        return replace(spliced, seed=row.seed)
 
 
 @contextmanager
 def _memory_explained() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # CPUs raise no class of their own
+    except RuntimeError as error:  # CPUs and CUDA's libraries raise no class of their own
         said = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in said:
+        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in said for sign in _NO_MEMORY):
             raise
         raise OutOfMemoryError(
             f"out of memory: {said.splitlines()[0]}",

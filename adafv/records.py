@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 QuestionId = str | int | float | bool | None
@@ -150,10 +150,6 @@ class Answer:
         """22 characters made from the content, so that equal runs give equal ids."""
         key = [self.question_id, self.prompt, self.text, self.model_id, self.pruner, self.keep]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:22]
-
-    def with_id(self, question: Question) -> Answer:
-        """The same answer under the question's own id and metadata."""
-        return replace(self, question_id=question.question_id, metadata=dict(question.metadata))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object in the documented key order."""

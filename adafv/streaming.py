@@ -154,25 +154,47 @@ class AnswerStream(Iterator[Answer]):
 
         return sorted(ready, key=distance)[: self.stats.batch_size]
 
-    def _answer(self, batch: list[Ticket]) -> None:
-        """Set the answers of a batch. What cannot be answered is found by halving; nothing else is lost by it."""
+    def _answer(self, batch: list[Ticket]) -> int:
+        """Set the answers of a batch, and say how many of them could be answered at once.
+
+        What cannot be answered is found by halving; nothing else is lost by it. Out of memory, the batches to come
+        are as large as what fitted.
+        """
+        error = self._attempt(batch)
+        if error is None:
+            if len(batch) == self.stats.batch_size and self._model.pipeline.has_room():
+                self.stats.batch_size = min(self._most, 2 * self.stats.batch_size)
+            return len(batch)
+        if len(batch) == 1:
+            self._fail(batch[0], error)
+            return 0
+        middle = len(batch) // 2
+        fitted = max(self._answer(batch[:middle]), self._answer(batch[middle:]))
+        if isinstance(error, OutOfMemoryError):
+            self._most = self.stats.batch_size = max(1, fitted)
+        return fitted
+
+    def _attempt(self, batch: list[Ticket]) -> AdaFVError | None:
+        """Answer a batch, or say why not: without a traceback, which would keep its tensors in memory meanwhile."""
+        tasks: dict[int, Task] = {}
         try:
             tasks = self._tasks(batch)
             answers = self._model.run(list(tasks.values()), self._run) if tasks else []
         except (InputError, OutOfMemoryError) as error:
-            if isinstance(error, OutOfMemoryError):
-                self._most = self.stats.batch_size = max(1, len(batch) // 2)
-            if len(batch) == 1:
-                self._fail(batch[0], error)
-                return
-            self._answer(batch[: len(batch) // 2])
-            self._answer(batch[len(batch) // 2 :])
-            return
+            self._take_back(batch, tasks)
+            return type(error)(error.what, error.fix)
+        self.stats.cache_hits += sum(task.cost is None for task in tasks.values())
         tickets = {ticket.number: ticket for ticket in batch}
         for number, answer in zip(tasks, answers, strict=True):
             tickets[number].answer = answer
-        if len(batch) == self.stats.batch_size and self._model.pipeline.has_room():
-            self.stats.batch_size = min(self._most, 2 * self.stats.batch_size)
+        return None
+
+    def _take_back(self, batch: list[Ticket], tasks: dict[int, Task]) -> None:
+        """The bills of tasks that were not answered."""
+        for ticket in batch:
+            cost = tasks[ticket.number].cost if ticket.number in tasks else None
+            if cost is not None and ticket.image is not None:
+                self._encoder.owe(ticket.image.result().key, cost)
 
     def _fail(self, ticket: Ticket, error: AdaFVError) -> None:
         if ticket.question is not None:
@@ -186,7 +208,7 @@ class AnswerStream(Iterator[Answer]):
         for ticket in batch:
             try:
                 key, loaded = self._image(ticket)
-            except InputError as error:
+            except AdaFVError as error:
                 self._fail(ticket, error)
                 continue
             keys[ticket.number] = key
@@ -195,11 +217,12 @@ class AnswerStream(Iterator[Answer]):
                 images[key] = held
             elif loaded is not None:
                 fresh.setdefault(key, loaded)
-        images |= self._encoder.encode(fresh)
-        for key in fresh:
-            self._feeder.forget(key)
+        try:
+            images |= self._encoder.encode(fresh)
+        finally:
+            for key in keys.values():
+                self._feeder.forget(key)
         self.stats.images_encoded += len(fresh)
-        self.stats.cache_hits += len(keys) - len(fresh)
         tasks = {}
         for ticket in batch:
             if ticket.number in keys and ticket.question is not None and ticket.prompt is not None:
@@ -209,7 +232,7 @@ class AnswerStream(Iterator[Answer]):
         return tasks
 
     def _image(self, ticket: Ticket) -> tuple[str, Loaded | None]:
-        """Key and, unless it is encoded already, pixels of a ticket's image; raises `InputError`."""
+        """Key and, unless it is encoded already, pixels of a ticket's image; raises `AdaFVError`."""
         if ticket.image is None or ticket.question is None:
             raise InputError("a ticket without an image", "")
         image = ticket.image.result()

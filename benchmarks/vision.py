@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +23,12 @@ folder, crops = llava(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 
 dtype = getattr(torch, sys.argv[3]) if len(sys.argv) > 3 else torch.float32
 only = sys.argv[4] if len(sys.argv) > 4 else None
 values = torch.randn(crops, 3, 336, 336, generator=torch.Generator().manual_seed(0))
+
+
+def resident(what: str) -> float:
+    """Megabytes of this process, now (`VmRSS`) or at most so far (`VmHWM`)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) / 1024
 
 
 def stock(attention: str, **wanted: bool):
@@ -53,9 +58,10 @@ makers = {
 }
 if only:
     run = makers[only]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew, now that the weights are loaded
+    before = resident("VmRSS")
     run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(resident("VmHWM") - before)
 else:
     print(f"{crops} crops, {dtype}, one thread")
     print(table(interleaved({name: make() for name, make in makers.items()}, rounds=7)))

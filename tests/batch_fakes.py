@@ -103,9 +103,10 @@ class FakeAnswers:
         self.stats.images_encoded += fresh
         self.stats.cache_hits += not fresh
         answer = replace(
-            ANSWER, prompt=item.text, text=f"re: {item.text}", model_id=self._model.model_id,
+            ANSWER, question_id=item.question_id, metadata=dict(item.metadata), prompt=item.text,
+            text=f"re: {item.text}", model_id=self._model.model_id,
             pruner=self._run.pruner, keep=self._run.budget.text,
-        ).with_id(item)  # fmt: skip
+        )  # fmt: skip
         if isinstance(item.image, str) and not Path(item.image).exists():
             error = Failure("ImageError", f"{item.image} does not exist", "check the path")
             return replace(answer, text=None, error=error, tokens=None, latency_s=None, flops=None, memory_bytes=None)

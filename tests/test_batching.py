@@ -107,6 +107,14 @@ def test_random_pruning_depends_on_seed_and_id_not_on_the_batch(llava: adafv.Mod
     assert batched == single[::-1]
 
 
+def test_sampling_depends_on_seed_and_id_not_on_the_batch(llava: adafv.Model) -> None:
+    asked = questions(4)
+    settings = {"temperature": 1.5, "keep": 4, "max_new_tokens": 8, "seed": 3}
+    batched = [a.text for a in llava.batch(asked, batch_size=4, **settings)]
+    single = [a.text for a in llava.batch(reversed(asked), batch_size=1, **settings)]
+    assert batched == single[::-1]
+
+
 def test_sampling_is_seeded_and_leaves_the_caller_s_random_state(llava: adafv.Model) -> None:
     image = noise(60, 60)
     torch.manual_seed(5)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 
 import adafv
-from adafv.decoding import Spliced, generate, left_pad
+from adafv.decoding import Spliced, _Chooser, generate, left_pad
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
+from tests import tiny
 from tests.conftest import noise
 
 END = 1
@@ -64,6 +67,47 @@ def test_rows_do_leave(chatty: torch.nn.Module) -> None:
     hook.remove()
     assert max(rows[:4]) < 12 and min(rows[4:]) == 24
     assert batches[0] == 7 and batches[-1] == 3 and len(batches) == 24
+
+
+@torch.inference_mode()
+def test_a_sliding_window_survives_the_rows_that_leave() -> None:
+    torch.manual_seed(0)
+    text = MistralConfig(**tiny.text_config(320).to_diff_dict() | {"model_type": "mistral", "sliding_window": 7})
+    model = LlavaForConditionalGeneration(LlavaConfig(vision_config=tiny.vision_config(), text_config=text)).eval()
+    head = model.lm_head.weight.normal_(std=0.3)
+    head[END] = 6 * head[2:40].mean(0) + 0.5 * torch.randn(head.shape[1])
+    run, asked = RunSettings(max_new_tokens=24), prompts(7, 48, 1)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = END, 2
+    together = [row.ids for row in generate(model, asked, run, Stopwatch())]
+    assert together == [generate(model, [prompt], run, Stopwatch())[0].ids for prompt in asked]
+    assert len({len(ids) for ids in together}) > 2 and max(map(len, together)) > 7
+
+
+@torch.inference_mode()
+def test_what_is_drawn_for_a_row_depends_on_its_seed_alone(chatty: torch.nn.Module) -> None:
+    run = RunSettings(max_new_tokens=48, temperature=0.7, top_p=0.9)
+    asked = [replace(prompt, seed=i) for i, prompt in enumerate(prompts(9, 48, 0))]
+    together = [row.ids for row in generate(chatty, asked, run, Stopwatch())]
+    assert together == [generate(chatty, [prompt], run, Stopwatch())[0].ids for prompt in asked]
+    assert len({len(ids) for ids in together}) > 2, together  # so that there were several rounds
+    again = [replace(prompt, seed=prompt.seed + 9) for prompt in asked]
+    assert together != [row.ids for row in generate(chatty, again, run, Stopwatch())]
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.8)])
+def test_draws_follow_temperature_and_top_p(temperature: float, top_p: float) -> None:
+    scores, rows = torch.tensor([0.0, -torch.inf, 1.0, 2.0]), 4000
+    run = RunSettings(max_new_tokens=1, temperature=temperature, top_p=top_p)
+    chooser = _Chooser(run, range(rows), scores.device)
+    chooser.restart(list(range(rows)), 0)
+    drawn = chooser(torch.empty(rows, 0, dtype=torch.long), scores.expand(rows, -1)).argmax(dim=1)
+    wanted = (scores / temperature).softmax(0)
+    if top_p < 1:  # 0.67 + 0.24 are the first to reach it
+        wanted[0] = 0
+        wanted /= wanted.sum()
+    shares = drawn.bincount(minlength=4) / rows
+    assert (shares - wanted).abs().max() < 0.03
+    assert not shares[wanted == 0].any()
 
 
 def test_left_padding_puts_all_ends_together() -> None:

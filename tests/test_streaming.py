@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import adafv
-from adafv import Answer, BatchSettings, Question, RunSettings
-from adafv.errors import OutOfMemoryError
+from adafv import Answer, BatchSettings, Question, RunSettings, feeding
+from adafv.errors import CheckpointError
 from adafv.pipeline import Pipeline
 from tests.conftest import noise
 from tests.spying import listening
@@ -126,43 +127,46 @@ def test_an_error_of_the_input_comes_after_the_answers_before_it(llava: adafv.Mo
         next(stream)
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, run = [], Pipeline.run
-
-    def small(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
-        sizes.append(len(rows))
-        if len(rows) > 2:
-            raise OutOfMemoryError("out of memory", "less")
-        return run(self, rows, *others)
-
-    asked = questions(20, 6)
-    wanted = texts(list(llava.stream(asked, RUN)))
-    monkeypatch.setattr(Pipeline, "run", small)
-    stream = llava.stream(asked, RUN, BatchSettings(batch_size=8))
-    assert texts(list(stream)) == wanted
-    assert sizes[:4] == [8, 4, 2, 2]
-    assert max(sizes[4:]) <= 4 and stream.stats.batch_size == 2
-    assert stream.stats.images_encoded == 6
-
-
-def test_a_question_that_fits_no_memory_fails_alone(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Pipeline.run
-
-    def picky(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
-        if any(row.prompt.text_tokens > 40 for row in rows):
-            raise OutOfMemoryError("out of memory", "less")
-        return run(self, rows, *others)
-
-    monkeypatch.setattr(Pipeline, "run", picky)
-    asked = [Question(i, noise(60, 60), "what? " * (30 if i == 2 else 1)) for i in range(5)]
-    answers = list(llava.stream(asked, RUN, BatchSettings(batch_size=4)))
-    assert [a.error and a.error.type for a in answers] == [None, None, "OutOfMemoryError", None, None]
-
-
 def test_a_prompt_longer_than_the_context_fails_alone(llava: adafv.Model) -> None:
     asked = [Question(i, noise(60, 60), "what? " * (300 if i == 2 else 1)) for i in range(5)]
     answers = list(llava.stream(asked, RUN, BatchSettings(batch_size=4)))
     assert [a.error and a.error.type for a in answers] == [None, None, "InputError", None, None]
+
+
+def test_a_failure_keeps_its_own_words(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocess = Pipeline.preprocess
+
+    def picky(self: Pipeline, image: object) -> object:
+        if image.size == (70, 60):  # type: ignore[attr-defined]
+            raise CheckpointError("the image processor made 3 crops", "fetch it again")
+        return preprocess(self, image)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pipeline, "preprocess", picky)
+    asked = [Question(i, noise(70 if i == 1 else 60, 60), "what?") for i in range(3)]
+    answers = list(llava.stream(asked, RUN))
+    assert [a.error and (a.error.type, a.error.message) for a in answers] == [
+        None, ("CheckpointError", "the image processor made 3 crops"), None,
+    ]  # fmt: skip
+
+
+def test_one_image_is_not_decoded_by_two_threads_at_once(
+    llava: adafv.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow reads a file when the image is first used, and closes it then."""
+    looking, content_key = [], feeding.content_key
+
+    def slow(source: object) -> str:
+        looking.append(1)
+        time.sleep(0.02)
+        assert len(looking) == 1
+        key = content_key(source)  # type: ignore[arg-type]
+        looking.pop()
+        return key
+
+    monkeypatch.setattr(feeding, "content_key", slow)
+    shared = noise(60, 60)
+    answers = list(llava.stream([Question(i, shared, "what?") for i in range(4)], RUN, BatchSettings(workers=4)))
+    assert all(a.error is None for a in answers)
 
 
 def test_compare_is_refused(llava: adafv.Model) -> None:

@@ -1,0 +1,61 @@
+"""Text-to-image similarity: the published formula, of the words behind the image, over all crops of each image."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import adafv
+from adafv import Question, pipeline
+from adafv.evidence import Evidence
+from adafv.similarity import text_to_image
+from tests import tiny
+from tests.conftest import noise
+from tests.stock import encoded
+
+
+def plain(text: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+    """`softmax over i of 100 * cos(e_j, v_i)`, in double precision."""
+    e, v = text.double(), visual.double()
+    cosine = (e @ v.T) / (e.norm(dim=1)[:, None] * v.norm(dim=1)[None])
+    shares = (100 * (cosine - cosine.amax(dim=1, keepdim=True))).exp()
+    return shares / shares.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_equals_the_formula_in_float32(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    text, visual = (3 * torch.randn(n, 40, generator=generator).to(dtype) for n in (7, 60))
+    similarity = text_to_image(text, visual)
+    assert similarity.dtype is torch.float32
+    assert (similarity - plain(text, visual)).abs().max() < 1e-5
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["llava", "llava_next"])
+def test_the_words_behind_the_image_against_all_its_crops(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = tiny.save(kind, tmp_path_factory.mktemp(kind))
+    model = adafv.load(str(folder), dtype="float32", device_map="cpu")
+    gathered: list[Evidence] = []
+    gather = pipeline.gather_evidence
+
+    def spy(*parts: object) -> Evidence:
+        gathered.append(gather(*parts))  # type: ignore[arg-type]
+        return gathered[-1]
+
+    monkeypatch.setattr(pipeline, "gather_evidence", spy)
+    asked = [Question(0, noise(60, 60), "what?"), Question(1, noise(130, 60, seed=1), "is there a red car?")]
+    list(model.batch(asked, keep=5, batch_size=2, max_new_tokens=1))
+    (evidence,) = gathered
+    embed = model._checkpoint.model.get_input_embeddings()
+    for question in asked:
+        (encoding,) = encoded(model, question.image)
+        words = embed(torch.tensor(model._prompter.prompt(question.text).after))
+        wanted = plain(words, encoding.packed[encoding.candidates])
+        (row,) = (i for i, length in enumerate(evidence.similarity.any(2).sum(1).tolist()) if length == len(words))
+        similarity = evidence.similarity[row]
+        assert (similarity[: len(words), : encoding.visual] - wanted).abs().max() < 1e-5
+        assert not similarity[len(words) :].any() and not similarity[:, encoding.visual :].any()
+        assert (evidence.relevance[row, : encoding.visual] - wanted.amax(dim=0)).abs().max() < 1e-5

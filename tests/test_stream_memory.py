@@ -1,0 +1,122 @@
+"""The memory of a stream: batches fit into it, and nothing is held for longer than it is needed."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import adafv
+from adafv import BatchSettings, Question, pipeline
+from adafv.encodings import Encoder
+from adafv.errors import OutOfMemoryError
+from adafv.pipeline import Pipeline
+from tests.conftest import noise
+from tests.stock import encoded
+from tests.test_streaming import RUN, questions, texts
+
+
+def test_batches_grow_while_there_is_room(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, run = [], Pipeline.run
+
+    def counting(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
+        sizes.append(len(rows))
+        return run(self, rows, *others)
+
+    monkeypatch.setattr(Pipeline, "run", counting)
+    monkeypatch.setattr(Pipeline, "has_room", lambda _: True)
+    assert len(list(llava.stream(questions(120, 2), replace(RUN, max_new_tokens=1)))) == 120
+    assert sizes[0] <= 8 and max(sizes) == 32
+    sizes.clear()
+    list(llava.stream(questions(20, 2), replace(RUN, max_new_tokens=1), BatchSettings(batch_size=4)))
+    assert max(sizes) == 4
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, run = [], Pipeline.run
+
+    def small(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise OutOfMemoryError("out of memory", "less")
+        return run(self, rows, *others)
+
+    asked = questions(20, 6)
+    wanted = texts(list(llava.stream(asked, RUN)))
+    monkeypatch.setattr(Pipeline, "run", small)
+    stream = llava.stream(asked, RUN, BatchSettings(batch_size=8))
+    answers = list(stream)
+    assert texts(answers) == wanted
+    assert sizes[:4] == [8, 4, 2, 2]
+    assert max(sizes[4:]) <= 4 and stream.stats.batch_size == 2
+    assert (stream.stats.images_encoded, stream.stats.cache_hits) == (6, 14)
+    assert len([a for a in answers if a.flops is not None and a.flops.vision]) == 6
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "cpu", "cublas"],
+)
+def test_what_did_not_fit_is_gone_before_less_is_tried(
+    llava: adafv.Model, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    left, generate = [], pipeline.generate
+
+    def full(model: object, prompts: list, *others: object) -> object:  # type: ignore[type-arg]
+        left.append(sum(tensor() is not None for tensor in held))
+        cache = torch.ones(len(prompts))
+        held.append(weakref.ref(cache))
+        if len(prompts) > 1:
+            raise type(error)(*error.args)
+        return generate(model, prompts, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "generate", full)
+    answers = list(llava.stream(questions(4, 2), RUN, BatchSettings(batch_size=4)))
+    assert all(a.error is None for a in answers)
+    assert len(left) > 4 and not any(left)
+
+
+def test_a_question_that_fits_no_memory_fails_alone(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Pipeline.run
+
+    def picky(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
+        if any(row.prompt.text_tokens > 40 for row in rows):
+            raise OutOfMemoryError("out of memory", "less")
+        return run(self, rows, *others)
+
+    monkeypatch.setattr(Pipeline, "run", picky)
+    asked = [Question(i, noise(60, 60), "what? " * (30 if i == 2 else 1)) for i in range(4)]
+    stream = llava.stream(asked, RUN, BatchSettings(batch_size=4))
+    assert [a.error and a.error.type for a in stream] == [None, None, "OutOfMemoryError", None]
+    assert stream.stats.batch_size >= 2  # as many as fitted, not one for ever
+
+
+def test_no_pixels_are_held_once_they_are_encoded_or_refused(llava: adafv.Model) -> None:
+    asked = [Question(i, b"no image" if i % 3 == 1 else noise(60, 60, seed=i % 4), "what?") for i in range(12)]
+    stream = llava.stream(asked, RUN, BatchSettings(batch_size=2, workers=3))
+    assert sum(a.error is not None for a in stream) == 4
+    assert not stream._feeder._loading
+
+
+def test_an_encoding_too_large_to_be_held_puts_no_other_out() -> None:
+    encoder = Encoder(None, limit_bytes=10)  # type: ignore[arg-type]
+    for key, size in (("a", 6), ("b", 11), ("c", 4)):
+        encoder._hold(key, SimpleNamespace(bytes=size))  # type: ignore[arg-type]
+    assert [encoder.holds(key) for key in "abc"] == [True, False, True]
+    encoder._hold("d", SimpleNamespace(bytes=1))  # type: ignore[arg-type]
+    assert [encoder.holds(key) for key in "acd"] == [False, True, True]
+
+
+def test_an_encoding_holds_no_memory_of_others(llava: adafv.Model) -> None:
+    for encoding in encoded(llava, noise(60, 60), noise(60, 60, seed=1)):
+        assert encoding.packed.untyped_storage().nbytes() == encoding.packed.nbytes
+        assert encoding.saliency.untyped_storage().nbytes() == encoding.saliency.nbytes
