@@ -9,7 +9,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 from adafv.budget import Budget
-from adafv.errors import AdaFVError, BudgetError, CheckpointError, DeviceError, ImageError, InputError
+from adafv.errors import (
+    AdaFVError,
+    BudgetError,
+    CheckpointError,
+    DeviceError,
+    ImageError,
+    InputError,
+    OutOfMemoryError,
+)
 from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 
@@ -30,6 +38,7 @@ __all__ = [
     "InputError",
     "LoadSettings",
     "Model",
+    "OutOfMemoryError",
     "Question",
     "RunSettings",
     "load",

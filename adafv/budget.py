@@ -9,8 +9,8 @@ from fractions import Fraction
 from adafv.errors import BudgetError
 
 _FIX = "give a number of visual tokens (128), a share of the image's own (25%), or all"
-_COUNT = re.compile(r"[0-9]+")
-_SHARE = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
+_COUNT = re.compile(r"[0-9]{1,18}")
+_SHARE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)%")
 
 
 @dataclass(frozen=True)

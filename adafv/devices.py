@@ -17,7 +17,7 @@ from adafv.settings import LoadSettings
 Placement = dict[str, int | str]
 
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
-_SPARE = 0.9  # of the memory, where a strategy may fill it: the rest is for activations and cache
+_SPARE = 0.9  # of the memory that a plan may fill: the rest is for activations and cache
 _NEWLINE = "model.image_newline"  # LLaVA-NeXT's; a bare parameter, so that no hook brings it back from the disk
 
 

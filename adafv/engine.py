@@ -176,8 +176,8 @@ class Model:
         comparison = Comparison(
             text=whole.text or "",
             agrees=whole.text == answer.text,
-            ttft=whole.latency_s.ttft,
-            total=whole.latency_s.total,
+            ttft_s=whole.latency_s.ttft,
+            total_s=whole.latency_s.total,
             speedup_ttft=whole.latency_s.ttft / answer.latency_s.ttft,
             speedup_total=whole.latency_s.total / answer.latency_s.total,
         )

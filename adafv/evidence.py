@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -35,6 +35,11 @@ class Evidence:
     crops: tuple[int, ...]
     grids: tuple[tuple[Grid, ...], ...]
     seeds: tuple[int, ...]
+
+    def on_cpu(self) -> Evidence:
+        """The same tensors on the CPU."""
+        moved = {name: getattr(self, name).cpu() for name in ("saliency", "similarity", "valid", "crop")}
+        return replace(self, **moved)
 
     @cached_property
     def relevance(self) -> Tensor:

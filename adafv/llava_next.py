@@ -36,7 +36,8 @@ class LlavaNextStages(LlavaStages):
     def _pack(self, pixels: Pixels, tokens: Tensor, saliency: Tensor) -> ImageEncoding:
         """`tokens` (crops, P, D), `saliency` (crops, P): thumbnail first, then the tiles."""
         crops, patches = saliency.shape
-        origin = torch.arange(crops * patches, dtype=torch.float64, device=tokens.device).view(crops, patches, 1)
+        # On the CPU: not every device has float64, and asking where newlines are would wait for the device.
+        origin = torch.arange(crops * patches, dtype=torch.float64).view(crops, patches, 1)
         packed = self._packing(tokens, pixels, self.model.model.image_newline)
         origin = self._packing(origin, pixels, origin.new_full((1,), -1.0))[:, 0].long()
         candidates = (origin >= 0).nonzero()[:, 0]

@@ -117,6 +117,8 @@ def select(saliency: Tensor, similarity: Tensor, keep: Budget | str | int, *, cr
             f"saliency {tuple(saliency.shape)} and similarity {tuple(similarity.shape)} are not one (B, N)",
             "give both as (batch, visual tokens)",
         )
+    if crop is not None and (crop.shape != saliency.shape or bool((crop < 0).any())):
+        raise InputError(f"crop {tuple(crop.shape)} does not number the crop of each score, from 0", "give (B, N)")
     check_scores("saliency", saliency)
     check_scores("similarity", similarity)
     batch, visual = saliency.shape

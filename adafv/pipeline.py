@@ -77,9 +77,10 @@ class Pipeline:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model
-        self.devices = sorted({p.device for p in self.model.parameters() if p.device.type != "meta"}, key=str)
         self._stages = _STAGES[checkpoint.family](checkpoint)
         self._home = execution_device(self.model.get_input_embeddings())
+        held = {parameter.device for parameter in self.model.parameters() if parameter.device.type != "meta"}
+        self.devices = sorted(held | {self._home}, key=str)
 
     def preprocess(self, image: Image) -> Pixels:
         """One RGB image to pixels on the CPU; may be called from any thread.
@@ -169,15 +170,17 @@ class Pipeline:
             if evidence.similarity.numel():
                 check_scores("similarity", evidence.similarity)
         with watch.span("prune"):
-            return pruners.get(pruner)(evidence, keep)
+            # Apple's GPUs have no float64, in which the mixture adds up.
+            return pruners.get(pruner)(evidence.on_cpu() if self._home.type == "mps" else evidence, keep)
 
     def _splice(self, row: Row, text: Tensor, kept: Kept, original: bool) -> Spliced:
         before = len(row.prompt.before)
         spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(row.image.packed), original)
         limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if limit is not None and len(spliced.embeddings) >= limit:
+        visual = len(row.image.packed) if original else len(kept.tokens)  # whose positions the prompt takes up
+        if limit is not None and len(text) + visual >= limit:
             raise InputError(
-                f"the prompt has {len(spliced.embeddings)} tokens ({len(kept.tokens)} visual), the model takes {limit}",
+                f"the prompt takes {len(text) + visual} positions ({visual} visual), the model has {limit}",
                 "ask a shorter question, or keep fewer visual tokens (--keep)",
             )
         return replace(spliced, seed=row.seed)

@@ -56,8 +56,8 @@ class Latency:
     `prefill` splicing and the first forward of the language model. `ttft` (time to first token) is
     vision + score + prune + prefill, so it starts when the pixels are ready. `decode` is the time of all later
     tokens, `tpot` (time per output token) that of one of them, `None` if there was none. `total` includes
-    `preprocess`. A stage that was shared (one image, several questions) counts for the first answer only;
-    the stages of a batch are the batch's.
+    `preprocess`. Where questions about one image are asked one after the other,
+    its encoding counts for the first. The stages of a batch are the batch's, for each of its answers.
     """
 
     preprocess: float
@@ -111,8 +111,8 @@ class Comparison:
 
     text: str
     agrees: bool
-    ttft: float
-    total: float
+    ttft_s: float
+    total_s: float
     speedup_ttft: float
     speedup_total: float
 

@@ -120,5 +120,6 @@ class BatchSettings:
         if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
             raise InputError(f"batch_size: {self.batch_size!r} is no batch", "use 1 or more, or auto")
         for name in ("cache_bytes", "workers", "ahead"):
-            if getattr(self, name) < (0 if name == "cache_bytes" else 1):
-                raise InputError(f"{name}: {getattr(self, name)} is too small", "use 1 or more")
+            least = 0 if name == "cache_bytes" else 1
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: {getattr(self, name)} is too small", f"use {least} or more")

@@ -81,7 +81,7 @@ class AnswerStream(Iterator[Answer]):
         self._stop = stop or threading.Event()
         self._encoder = Encoder(model.pipeline, batch.cache_bytes)
         self._most = _LARGEST_BATCH if batch.batch_size == "auto" else batch.batch_size
-        self._window = 2 * self._most if self._most == 1 else batch.ahead * self._most
+        self._window = batch.ahead * self._most
         self._feeder = Feeder(
             items,
             render=lambda question: model.render(question, run),

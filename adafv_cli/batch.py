@@ -100,7 +100,7 @@ def batch(
     output.apply(streams)
     load_settings, run_settings, batch_settings = load.settings(ctx), run.settings(ctx), flags.settings()
     if run_settings.compare:
-        raise UsageError("--compare measures one question at a time", "use adafv ask --compare, or adafv sweep")
+        raise UsageError("--compare measures one question at a time", "use adafv ask --compare")
     shard = Shard.parse(flags.shard)
     lines = Source.of(source, flags.image_folder, streams)
     check_report(flags.report, lines.file, flags.file)

@@ -118,8 +118,8 @@ def _comparison(text: Text, compare: Comparison, latency: Latency) -> None:
     verdict = ("agrees", "green") if compare.agrees else ("differs", "yellow")
     text.append("unpruned".ljust(_LABEL), "bold").append(*verdict).append(f": {compare.text}\n")
     for name, pruned, dense, speedup in (
-        ("TTFT ", latency.ttft, compare.ttft, compare.speedup_ttft),
-        ("total", latency.total, compare.total, compare.speedup_total),
+        ("TTFT ", latency.ttft, compare.ttft_s, compare.speedup_ttft),
+        ("total", latency.total, compare.total_s, compare.speedup_total),
     ):
         _line(text, "", f"{name}  {duration(pruned)} against {duration(dense)}, speed-up {speedup:.2f}x")
 

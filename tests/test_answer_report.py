@@ -93,7 +93,7 @@ def test_compare_adds_the_unpruned_run(llava: adafv.Model) -> None:
     assert answer.compare is not None and answer.latency is not None
     assert answer.text == plain.text and answer.compare.text == whole.text
     assert answer.compare.agrees == (plain.text == whole.text)
-    assert answer.compare.speedup_total == pytest.approx(answer.compare.total / answer.latency.total)
+    assert answer.compare.speedup_total == pytest.approx(answer.compare.total_s / answer.latency.total)
     assert answer.to_json()["compare"]["text"] == whole.text
 
 
@@ -120,5 +120,5 @@ def test_settings_that_cannot_be_used_are_refused(llava: adafv.Model, settings: 
 
 
 def test_a_prompt_longer_than_the_context_is_refused(llava: adafv.Model) -> None:
-    with pytest.raises(adafv.InputError, match="the model takes 512"):
+    with pytest.raises(adafv.InputError, match="the model has 512"):
         llava.ask(noise(60, 60), "what color? " * 200, keep=5)

@@ -20,7 +20,7 @@ def test_tokens(keep: str | int, visual: int, tokens: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "keep", ["0", 0, "-5", -5, "abc", "", "200%", "0%", "100.1%", "%", "1e3", "12.5", True, "nan%", "١٢٨"]
+    "keep", ["0", 0, "-5", -5, "abc", "", "200%", "0%", "100.1%", "%", "1e3", "12.5", True, "nan%", "١٢٨", "9" * 5000]
 )
 def test_what_is_no_budget_is_refused_with_its_value_and_the_forms(keep: str | int) -> None:
     with pytest.raises(BudgetError) as raised:
