@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
+from adafv.budget import Budget
 from adafv_cli import units
 
 if TYPE_CHECKING:
     from adafv.description import Description
-    from adafv.plan import AnswerPlan
-    from adafv_cli.info import Found
+    from adafv.plan import AnswerPlan, ImagePlan, PromptPlan
 
 _LABEL = 16
 _COUNT: units.System = (1000, ("", "K", "M", "B"))  # of parameters, where the G is called B
@@ -25,6 +26,29 @@ _NOTES = (
     "vision: with projector; FLOPs: all stages with scoring, text and LM head, 2 per",
     "multiply-accumulate; speed-up: ratio of FLOPs, a bound at equal FLOP/s",
 )
+
+
+@dataclass(frozen=True)
+class Card:
+    """A checkpoint, what becomes of an image of some size, and what an answer costs at several budgets."""
+
+    model: str
+    description: Description
+    width: int
+    height: int
+    image: ImagePlan
+    prompt: PromptPlan
+    keep: Budget
+    costs: dict[str, AnswerPlan]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object; its names are those of the configuration and of an answer's records."""
+        image = {"width": self.width, "height": self.height} | asdict(self.image)
+        costs = [
+            {"keep": keep, **asdict(plan), "speedup_bound": round(plan.speedup_bound, 4)}
+            for keep, plan in self.costs.items()
+        ]
+        return {"model": self.model, **asdict(self.description), "image": image, "costs": costs}
 
 
 def rendered(text: Text, stdout: TextIO) -> str:
@@ -38,7 +62,7 @@ def rendered(text: Text, stdout: TextIO) -> str:
     return captured.get()
 
 
-def text(found: Found) -> Text:
+def text(found: Card) -> Text:
     """Everything about a checkpoint: what it is, what becomes of the image, what an answer costs."""
     lines = Text()
     what = found.description
@@ -90,7 +114,7 @@ def _parameters(lines: Text, what: Description) -> None:
     _row(lines, "KV cache", f"{_amount(what.kv_cache_bytes_per_token, units.BINARY, 'B')} per token at 16 bit")
 
 
-def _image(lines: Text, found: Found) -> None:
+def _image(lines: Text, found: Card) -> None:
     image = found.image
     crops = "1 crop" if image.crops == 1 else f"{image.crops} crops"
     _row(lines, "image", f"{found.width} x {found.height}: {crops}, {image.visual} visual tokens")
@@ -99,7 +123,7 @@ def _image(lines: Text, found: Found) -> None:
         _row(lines, "", f"{', '.join(shapes)}; {image.newlines} newlines if none is pruned")
 
 
-def _costs(lines: Text, found: Found) -> None:
+def _costs(lines: Text, found: Card) -> None:
     prompt, plans = found.prompt, list(found.costs.values())
     flops, flops_prefix = units.scale(max(plan.flops.total for plan in plans), units.DECIMAL)
     cache, cache_prefix = units.scale(max(plan.memory_bytes.kv_cache for plan in plans), units.BINARY)

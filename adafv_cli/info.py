@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -18,8 +18,7 @@ from adafv_cli.exits import UsageError
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 
 if TYPE_CHECKING:
-    from adafv.description import Description
-    from adafv.plan import AnswerPlan, ImagePlan, PromptPlan
+    pass
 
 HELP = """
 Describe a checkpoint: tokens, parameters, memory, FLOPs.
@@ -126,30 +125,7 @@ def _image_size(given: str) -> tuple[int, int]:
     return width, height
 
 
-@dataclass(frozen=True)
-class Found:
-    """A checkpoint, what becomes of an image of some size, and what an answer costs at several budgets."""
-
-    model: str
-    description: Description
-    width: int
-    height: int
-    image: ImagePlan
-    prompt: PromptPlan
-    keep: Budget
-    costs: dict[str, AnswerPlan]
-
-    def to_json(self) -> dict[str, Any]:
-        """One object; its names are those of the configuration and of an answer's records."""
-        image = {"width": self.width, "height": self.height} | asdict(self.image)
-        costs = [
-            {"keep": keep, **asdict(plan), "speedup_bound": round(plan.speedup_bound, 4)}
-            for keep, plan in self.costs.items()
-        ]
-        return {"model": self.model, **asdict(self.description), "image": image, "costs": costs}
-
-
-def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> Found:
+def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card.Card:
     from adafv.checkpoint import read_config
     from adafv.description import describe
     from adafv.plan import PromptPlan, plan_answer, plan_image
@@ -158,7 +134,7 @@ def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> Foun
     image = plan_image(config, height, width)
     prompt = PromptPlan(TEXT_TOKENS // 2, TEXT_TOKENS // 2, GENERATED)
     costs = {budget.text: plan_answer(config, image, budget, prompt) for budget in _budgets(keep, image.visual)}
-    return Found(settings.model, describe(config), width, height, image, prompt, keep, costs)
+    return card.Card(settings.model, describe(config), width, height, image, prompt, keep, costs)
 
 
 def _budgets(keep: Budget, visual: int) -> list[Budget]:
