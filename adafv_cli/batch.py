@@ -14,6 +14,7 @@ import typer
 from adafv import __version__
 from adafv.errors import InputError
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv_cli import units
 from adafv_cli.answers import Found, read
 from adafv_cli.batchrun import Run
 from adafv_cli.console import Streams
@@ -22,6 +23,7 @@ from adafv_cli.exits import Exit, UsageError
 from adafv_cli.files import same_file
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 from adafv_cli.outlog import Log
+from adafv_cli.probe import probe
 from adafv_cli.questions import Questions, Shard
 from adafv_cli.runreport import RunReport, check_report
 from adafv_cli.source import Source
@@ -61,6 +63,7 @@ class BatchFlags:
     fail_fast: Annotated[bool, _flag("--fail-fast", help="Stop at the first line that fails.")] = False
     report: Annotated[Path | None, _flag(metavar="FILE.json", help="Write settings, totals, distributions.")] = None
     dry_run: Annotated[bool, _flag("--dry-run", help="Check the input, estimate tokens and FLOPs, no model.")] = False
+    probe: Annotated[bool, _flag("--probe", help="With --dry-run: guess the time from a short run.")] = False
 
     def settings(self) -> BatchSettings:
         """The library's settings.
@@ -73,6 +76,8 @@ class BatchFlags:
         for name in ("resume", "force"):
             if getattr(self, name) and self.file is None:
                 raise UsageError(f"--{name} needs -o FILE", "only a file can be resumed or replaced")
+        if self.probe and not self.dry_run:
+            raise UsageError("--probe needs --dry-run", "a run that is no dry one shows its time as it goes")
         size: Any = self.batch_size.strip().lower()
         try:
             return BatchSettings(batch_size="auto" if size == "auto" else int(size))
@@ -108,7 +113,7 @@ def batch(
         raise UsageError(f"-o: {flags.output} is the input", "give the answers a file of their own")
     recorded = _recorded(load_settings, run_settings, flags)
     if flags.dry_run:
-        raise typer.Exit(_dry_run(streams, load_settings, run_settings, flags, lines))
+        raise typer.Exit(_dry_run(streams, load_settings, run_settings, batch_settings, flags, lines))
     with ExitStack() as stack:
         log = None
         if flags.file is not None:
@@ -138,7 +143,9 @@ def batch(
         raise typer.Exit(code)
 
 
-def _dry_run(streams: Streams, load: LoadSettings, run: RunSettings, flags: BatchFlags, source: Source) -> Exit:
+def _dry_run(
+    streams: Streams, load: LoadSettings, run: RunSettings, batch: BatchSettings, flags: BatchFlags, source: Source
+) -> Exit:
     """Check what can be checked; nothing is written, and the output is read only to see what is left to do."""
     found = Found()
     if flags.file is not None and flags.file.exists():
@@ -151,6 +158,11 @@ def _dry_run(streams: Streams, load: LoadSettings, run: RunSettings, flags: Batc
         questions.census()
     dry = DryRun(streams, load, run, questions)
     code = dry.go()
+    if flags.probe and dry.first:
+        dry.probe = probe(streams, load, run, batch, dry.first, dry.estimate.flops)
+        if dry.probe is not None:
+            took = f"{dry.probe.questions} questions took {units.duration(dry.probe.seconds)}"
+            streams.say(f"{'time'.ljust(15)}about {units.duration(dry.probe.guess_s)}: {took}")
     streams.data(json.dumps(dry.to_json(), ensure_ascii=not streams.unicode))
     return code
 

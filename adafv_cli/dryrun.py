@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from rich.text import Text
 
 from adafv.errors import ImageError, InputError
-from adafv.records import Answer, Failure
+from adafv.records import Answer, Failure, Question
 from adafv.settings import LoadSettings, RunSettings
 from adafv_cli import summary, units
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit
 from adafv_cli.jsonl import Line
+from adafv_cli.probe import PROBED, Probe
 from adafv_cli.questions import Questions, no_question
 from adafv_cli.tally import Tally
 
@@ -82,6 +83,8 @@ class DryRun:
     def __init__(self, streams: Streams, load: LoadSettings, run: RunSettings, questions: Questions) -> None:
         self._streams, self._load, self._run, self._questions = streams, load, run, questions
         self.tally, self.estimate, self.failed = Tally(), Estimate(), 0
+        self.first: list[Question] = []
+        self.probe: Probe | None = None
         self._size = lru_cache(_REMEMBERED)(_image_size)
 
     def go(self) -> Exit:
@@ -118,6 +121,8 @@ class DryRun:
         width, height = size
         text = -(-len(line.text) // LETTERS_PER_TOKEN)
         self.estimate.add(cost(width, height, text), line.source)
+        if len(self.first) < PROBED:
+            self.first.append(line.question)
 
     def _fail(self, line: Line) -> None:
         self.failed += 1
@@ -143,6 +148,7 @@ class DryRun:
                 "letters_per_token": LETTERS_PER_TOKEN,
                 "generated_tokens": _generated(self._run),
             },
+            "probe": None if self.probe is None else asdict(self.probe),
             "first_failed": [
                 {"question_id": one.question_id, "type": one.type, "message": one.message} for one in self.tally.failed
             ],

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -16,9 +16,6 @@ from adafv_cli import card
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
-
-if TYPE_CHECKING:
-    pass
 
 HELP = """
 Describe a checkpoint: tokens, parameters, memory, FLOPs.

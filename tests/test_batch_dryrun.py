@@ -97,3 +97,16 @@ def test_memory_grows_by_little_more_than_a_key_a_line(tmp_path: Path) -> None:
 
     small, large = peak(300), peak(3_000)
     assert (large - small) / 2_700 < 250  # a line has 1,900 letters
+
+
+def test_a_probe_guesses_the_time_from_a_short_run(tmp_path: Path, llava_folder: Path) -> None:
+    path = questions(tmp_path, *[asking(number) for number in range(1, 101)])
+    found = json.loads(adafv("batch", path, "--dry-run", "-m", str(llava_folder)).stdout)
+    assert found["probe"] is None
+    done = adafv("batch", path, "--dry-run", "--probe", "-m", str(llava_folder), "--max-new-tokens", "2")
+    found = json.loads(done.stdout)
+    assert done.code == 0 and "time           about " in done.stderr
+    probe = found["probe"]
+    assert probe["questions"] == 24
+    assert probe["guess_s"] == pytest.approx(probe["seconds"] * found["flops"]["total"] / probe["flops"], rel=1e-3)
+    assert adafv("batch", path, "--probe").code == 2
