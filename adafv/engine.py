@@ -9,22 +9,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from adafv.accounting import Accountant
-from adafv.answering import Task
-from adafv.checkpoint import Checkpoint, load_checkpoint
-from adafv.encodings import EncodingCost
+from adafv.costs.accounting import Accountant
 from adafv.errors import AdaFVError, InputError
 from adafv.explanation import Explanation, explain
-from adafv.feeding import Item
+from adafv.families.llava import ImageEncoding
+from adafv.families.templates import fallback_template
 from adafv.images import open_image
-from adafv.llava import ImageEncoding
+from adafv.loading.checkpoint import Checkpoint, load_checkpoint
 from adafv.pipeline import Outcome, Pipeline, Row
 from adafv.prompt import Prompt, Prompter
 from adafv.records import Answer, Comparison, Failure, Latency, Question, QuestionId
-from adafv.runs import unpruned
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
-from adafv.streaming import AnswerStream, SweepStream
-from adafv.templates import fallback_template
+from adafv.streaming.encoder_cache import EncodingCost
+from adafv.streaming.prefetching import Item
+from adafv.streaming.runs import unpruned
+from adafv.streaming.scheduling import Task
+from adafv.streaming.streams import AnswerStream, SweepStream
 from adafv.timing import Stopwatch, latency_of
 
 
@@ -156,8 +156,8 @@ class Model:
         Each setting's answers carry the costs that they would have had alone.
 
         Args:
-            items: questions, or `adafv.runs.Asked` with some of the settings; answers are passed through.
-            runs: of `adafv.runs.grid`, for example; each question's answers come in this order.
+            items: questions, or `adafv.streaming.runs.Asked` with some of the settings; answers are passed through.
+            runs: of `adafv.streaming.runs.grid`, for example; each question's answers come in this order.
             batch: how the stream is worked through.
             stop: ends it early, in good order.
 

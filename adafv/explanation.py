@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adafv.geometry import Box, Frame
-from adafv.llava import ImageEncoding
+from adafv.families.geometry import Box, Frame
+from adafv.families.llava import ImageEncoding
 from adafv.pipeline import Kept, Pipeline, Row
 from adafv.records import Answer
 from adafv.words import words_of

@@ -11,17 +11,17 @@ from PIL.Image import Image
 from torch import Tensor
 
 from adafv import pruners
-from adafv.checkpoint import Checkpoint
 from adafv.decoding import Decoded, Spliced, generate, splice
-from adafv.devices import execution_device
 from adafv.errors import InputError, OutOfMemoryError
 from adafv.evidence import Evidence, Selection, check_scores
-from adafv.geometry import Frame
-from adafv.llava import ImageEncoding, LlavaStages, Pixels
-from adafv.llava_next import LlavaNextStages
+from adafv.families.geometry import Frame
+from adafv.families.llava import ImageEncoding, LlavaStages, Pixels
+from adafv.families.llava_next import LlavaNextStages
+from adafv.loading.checkpoint import Checkpoint
+from adafv.loading.devices import execution_device
 from adafv.prompt import Prompt
-from adafv.scoring import Query, gather_evidence
 from adafv.settings import RunSettings
+from adafv.signals.gathering import Query, gather_evidence
 from adafv.timing import Stopwatch
 
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")

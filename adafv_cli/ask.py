@@ -10,12 +10,12 @@ import typer
 from adafv.errors import AdaFVError
 from adafv.records import Answer
 from adafv.settings import RunSettings
-from adafv_cli import report
 from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.exits import Exit
 from adafv_cli.inputs import image_and_questions
 from adafv_cli.loading import load_for_image
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+from adafv_cli.rendering import report
 
 if TYPE_CHECKING:
     from adafv.engine import Model

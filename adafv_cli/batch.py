@@ -11,18 +11,18 @@ import typer
 
 from adafv import __version__
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
-from adafv_cli import units
-from adafv_cli.answers import Found, Keys, read
-from adafv_cli.batchrun import Run
 from adafv_cli.console import Streams
-from adafv_cli.dryrun import DryRun
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.files import same_file
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
-from adafv_cli.probe import probe
-from adafv_cli.questions import Questions, Shard
-from adafv_cli.runreport import RunReport, check_report
-from adafv_cli.source import Source
+from adafv_cli.rendering import units
+from adafv_cli.rendering.run_report import RunReport, check_report
+from adafv_cli.work.dryrun import DryRun
+from adafv_cli.work.earlier import Found, Keys, read
+from adafv_cli.work.probe import probe
+from adafv_cli.work.questions import Questions, Shard
+from adafv_cli.work.run import Run
+from adafv_cli.work.source import Source
 from adafv_cli.workflags import WorkFlags, batch_flag
 
 HELP = """

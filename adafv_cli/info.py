@@ -11,10 +11,10 @@ import typer
 
 from adafv.budget import Budget
 from adafv.settings import LoadSettings
-from adafv_cli import card
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+from adafv_cli.rendering import card
 
 HELP = """
 Describe a checkpoint: tokens, parameters, memory, FLOPs.
@@ -122,9 +122,9 @@ def _image_size(given: str) -> tuple[int, int]:
 
 
 def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card.Card:
-    from adafv.checkpoint import read_config
-    from adafv.description import describe
-    from adafv.plan import PromptPlan, plan_answer, plan_image
+    from adafv.costs.description import describe
+    from adafv.costs.plan import PromptPlan, plan_answer, plan_image
+    from adafv.loading.checkpoint import read_config
 
     config = read_config(settings)
     image = plan_image(config, height, width)

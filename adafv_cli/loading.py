@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adafv.settings import DEMO, LoadSettings, RunSettings
-from adafv_cli import report
 from adafv_cli.console import VERBOSE, Streams
+from adafv_cli.rendering import report
 
 if TYPE_CHECKING:
     from adafv.engine import Model

@@ -8,9 +8,9 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from adafv_cli import units
 from adafv_cli.console import DEBUG, QUIET, Streams
-from adafv_cli.tally import Tally
+from adafv_cli.rendering import units
+from adafv_cli.rendering.tally import Tally
 
 LINE_EVERY_S = 30.0
 LINE_EVERY_SHARE = 0.1

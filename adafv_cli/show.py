@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adafv_cli import report
 from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.figurefile import check_figure, write_figure
@@ -16,6 +15,7 @@ from adafv_cli.files import same_file
 from adafv_cli.inputs import image_and_questions
 from adafv_cli.loading import load_for_image
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+from adafv_cli.rendering import report
 
 if TYPE_CHECKING:
     from adafv.explanation import Explanation

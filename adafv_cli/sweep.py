@@ -13,19 +13,19 @@ import typer
 from adafv import __version__, pruners
 from adafv.errors import AdaFVError
 from adafv.quality.metrics import METRICS
-from adafv.runs import grid
 from adafv.settings import RunSettings
-from adafv_cli.answers import Keys
+from adafv.streaming.runs import grid
 from adafv_cli.batch import all_settings, made_with
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.figurefile import check_figure
 from adafv_cli.files import same_file
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
-from adafv_cli.questions import Questions, Shard
-from adafv_cli.runreport import RunReport, check_report
-from adafv_cli.source import Source
-from adafv_cli.sweeprun import SweepRun, Wanted
+from adafv_cli.rendering.run_report import RunReport, check_report
+from adafv_cli.work.earlier import Keys
+from adafv_cli.work.questions import Questions, Shard
+from adafv_cli.work.source import Source
+from adafv_cli.work.sweep_run import SweepRun, Wanted
 from adafv_cli.workflags import WorkFlags
 
 HELP = """

@@ -13,10 +13,10 @@ import typer
 
 from adafv.errors import InputError
 from adafv.settings import BatchSettings
-from adafv_cli.answers import Keys
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.outlog import Log
+from adafv_cli.work.earlier import Keys
+from adafv_cli.work.outlog import Log
 
 batch_flag = partial(typer.Option, rich_help_panel="Batch")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from adafv.evidence import Evidence, Selection, compress
-from adafv.mixture import FLOOR, mixture
+from adafv.pruners.mixture import FLOOR, mixture
 
 Rule = Callable[[Evidence, int], Selection]
 

@@ -18,13 +18,13 @@ from fusion_rules import RULES
 
 import adafv
 from adafv import pruners
-from adafv.answering import Task
-from adafv.demo.evaluation import Probe, pictures, probes
-from adafv.demo.worlds import held_out
 from adafv.pruners import READABLE, Pruner
 from adafv.quality.intervals import Resampling, interval
 from adafv.settings import RunSettings
+from adafv.streaming.scheduling import Task
 from adafv.timing import Stopwatch
+from recipe.evaluation import Probe, pictures, probes
+from recipe.worlds import held_out
 
 log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from adafv.demo import CHECKPOINT
-from adafv.demo.drawing import render
-from adafv.demo.samples import SCENE_KEY, thing
-from adafv.demo.scenes import GROUNDS, SKIES, Backdrop, Scene
+from recipe.drawing import render
+from recipe.samples import SCENE_KEY, thing
+from recipe.scenes import GROUNDS, SKIES, Backdrop, Scene
 
 GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # rows, columns of tiles, as published
 WIDTH, HEIGHT = 1152, 768

@@ -15,11 +15,12 @@ import torch
 from measuring import interleaved
 from transformers import LlamaConfig, LlamaModel
 
-from adafv import flops, pruners
+from adafv import pruners
+from adafv.costs import flops
 from adafv.evidence import Grid
-from adafv.llava import ImageEncoding
+from adafv.families.llava import ImageEncoding
 from adafv.pruners import READABLE, Pruner, Work
-from adafv.scoring import Query, gather_evidence
+from adafv.signals.gathering import Query, gather_evidence
 
 BATCH, TEXT, OWN, LAYERS = 8, 60, 8, 32
 HIDDEN, FEATURES = 4096, 1024

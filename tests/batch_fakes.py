@@ -22,8 +22,8 @@ import pytest
 
 from adafv.errors import AdaFVError
 from adafv.records import Answer, Failure, Question, TokenCounts
-from adafv.runs import Asked
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv.streaming.runs import Asked
 from adafv_cli.app import main
 from tests.cli_fakes import ANSWER, engine_with, picture
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from adafv.evidence import Evidence
-from adafv.llava import ImageEncoding
-from adafv.scoring import Query, gather_evidence
+from adafv.families.llava import ImageEncoding
+from adafv.signals.gathering import Query, gather_evidence
 from tests.pruner_references import Case
 
 GRIDS = [((1, 1),), ((1, 2),), ((2, 3),), ((4, 4),), ((3, 7),), ((2, 2), (1, 5)), ((2, 2), (4, 3)), ((3, 3), (2, 5))]

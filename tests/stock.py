@@ -12,12 +12,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 import adafv
 from adafv.evidence import Evidence
-from adafv.llava import ImageEncoding
+from adafv.families.llava import ImageEncoding
+from adafv.loading.processing import load_processor
 from adafv.pipeline import Outcome, Row
-from adafv.processing import load_processor
 from adafv.pruners import READABLE
-from adafv.scoring import Query, gather_evidence
 from adafv.settings import RunSettings
+from adafv.signals.gathering import Query, gather_evidence
 from adafv.timing import Stopwatch
 from tests.spying import listening
 

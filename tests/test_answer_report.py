@@ -7,7 +7,8 @@ import json
 import pytest
 
 import adafv
-from adafv import Question, flops
+from adafv import Question
+from adafv.costs import flops
 from tests.conftest import noise
 
 QUESTION = "what color is the sign?"

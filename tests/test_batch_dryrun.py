@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adafv_cli.questions import Questions
-from adafv_cli.source import Source
+from adafv_cli.work.questions import Questions
+from adafv_cli.work.source import Source
 from tests.batch_fakes import FakeBatchModel, answers, asking, install, questions
 from tests.cli_fakes import adafv
 

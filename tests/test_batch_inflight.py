@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adafv_cli import inflight
-from adafv_cli.inflight import InFlight
+from adafv_cli.work import inflight
+from adafv_cli.work.inflight import InFlight
 from tests.batch_fakes import FakeBatchModel, answers, asking, install, questions
 from tests.cli_fakes import adafv
 

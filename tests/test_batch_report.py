@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from adafv.records import Answer, Failure
-from adafv_cli import summary, units
 from adafv_cli.progress import Progress
-from adafv_cli.tally import Tally, distribution, quantile
+from adafv_cli.rendering import summary, units
+from adafv_cli.rendering.tally import Tally, distribution, quantile
 from tests.batch_fakes import FakeBatchModel, asking, install, questions
 from tests.cli_fakes import ANSWER, FakeStream, adafv
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from adafv import CheckpointError, DeviceError
-from adafv.checkpoint import load_checkpoint, read_config
+from adafv.loading.checkpoint import load_checkpoint, read_config
 from adafv.settings import LoadSettings
 from tests import tiny
 from tests.spoiling import (
@@ -234,7 +234,7 @@ def test_memory_that_runs_out(llava_folder: Path, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr("adafv.checkpoint.AutoModelForImageTextToText.from_pretrained", full)
+    monkeypatch.setattr("adafv.loading.checkpoint.AutoModelForImageTextToText.from_pretrained", full)
     with pytest.raises(DeviceError, match="does not fit into memory") as caught:
         load_checkpoint(LoadSettings(str(llava_folder)))
     assert "--quantize int4" in caught.value.fix

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from adafv.records import Comparison, TokenCounts
 from adafv.settings import RunSettings
-from adafv_cli import report
+from adafv_cli.rendering import report
 from tests.cli_fakes import ANSWER, COMPARISON, FAILURE, FakeModel, adafv, install, picture
 
 SINGLE = """\

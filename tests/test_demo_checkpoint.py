@@ -12,11 +12,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import adafv
 from adafv.demo import CHECKPOINT
-from adafv.demo.evaluation import pictures, probes, right_answers, share
-from adafv.demo.measures import needs_several, own_information
-from adafv.demo.questions import NUMBER
-from adafv.demo.stock import Stock
-from adafv.demo.worlds import HARD, held_out
+from recipe.evaluation import pictures, probes, right_answers, share
+from recipe.measures import needs_several, own_information
+from recipe.questions import NUMBER
+from recipe.stock import Stock
+from recipe.worlds import HARD, held_out
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 

@@ -14,21 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
-from adafv.demo import heldout, samples
-from adafv.demo.dataset import SKY, labels, strokes
-from adafv.demo.digits import COUNT, DIGITS, MIRRORED, digit_of, templates
-from adafv.demo.drawing import GRID, SIDE, render
-from adafv.demo.evaluation import pictures, probes
-from adafv.demo.facts import facts_of
-from adafv.demo.hard_scenes import compose_hard
-from adafv.demo.language_losses import possible_digits
-from adafv.demo.names import COLOURS
-from adafv.demo.questions import HARD_KINDS, KINDS, NUMBER, ask, training_questions
-from adafv.demo.samples import SCENE_KEY
-from adafv.demo.scenes import GAP, MOST_THINGS, Pattern, Scene
-from adafv.demo.textures import STYLES, field
-from adafv.demo.vocabulary import UNKNOWN, encode
-from adafv.demo.worlds import HARD, PLAIN, REPORT, TUNE, Blend, Series, held_out
+from recipe import heldout, samples
+from recipe.dataset import SKY, labels, strokes
+from recipe.digits import COUNT, DIGITS, MIRRORED, digit_of, templates
+from recipe.drawing import GRID, SIDE, render
+from recipe.evaluation import pictures, probes
+from recipe.facts import facts_of
+from recipe.hard_scenes import compose_hard
+from recipe.language_losses import possible_digits
+from recipe.names import COLOURS
+from recipe.questions import HARD_KINDS, KINDS, NUMBER, ask, training_questions
+from recipe.samples import SCENE_KEY
+from recipe.scenes import GAP, MOST_THINGS, Pattern, Scene
+from recipe.textures import STYLES, field
+from recipe.vocabulary import UNKNOWN, encode
+from recipe.worlds import HARD, PLAIN, REPORT, TUNE, Blend, Series, held_out
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 SCENES = [compose_hard(4321, number) for number in range(80)]

@@ -8,13 +8,13 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from adafv.demo.dataset import labels
-from adafv.demo.facts import facts_of
-from adafv.demo.hard_scenes import compose_hard
-from adafv.demo.names import CLASSES, COLOURS, PLURALS
-from adafv.demo.questions import KINDS, SUFFIX, ask, training_questions
-from adafv.demo.scenes import Scene, Thing, compose
-from adafv.demo.vocabulary import ID, NUMBERS, UNKNOWN, encode
+from recipe.dataset import labels
+from recipe.facts import facts_of
+from recipe.hard_scenes import compose_hard
+from recipe.names import CLASSES, COLOURS, PLURALS
+from recipe.questions import KINDS, SUFFIX, ask, training_questions
+from recipe.scenes import Scene, Thing, compose
+from recipe.vocabulary import ID, NUMBERS, UNKNOWN, encode
 
 SCENES = [make(4321, number) for make in (compose, compose_hard) for number in range(150)]
 SINGULAR = dict(zip(PLURALS, CLASSES, strict=True)) | {name: name for name in CLASSES}

@@ -10,19 +10,19 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from adafv.demo.dataset import FIELDS, SKY, open_pictures
-from adafv.demo.digits import DIGITS
-from adafv.demo.export import CHAT_TEMPLATE, tokenizer
-from adafv.demo.facts import facts_of
-from adafv.demo.language import Language
-from adafv.demo.language_losses import Readouts, answerable, kept_of, language_losses, possible_digits
-from adafv.demo.language_training import run_pack
-from adafv.demo.packing import END_IDS, START_IDS, attention_mask, choose_tokens, pack
-from adafv.demo.parallel import FlatOptimizer, Schedule
-from adafv.demo.questions import NUMBER, SceneQuestion, training_questions
-from adafv.demo.train import BLEND, SMOKE, make
-from adafv.demo.vision_training import batch_of, grown, load_eyes, normalised
-from adafv.demo.vocabulary import IMAGE, PLAIN_WORDS, WORDS, encode
+from recipe.dataset import FIELDS, SKY, open_pictures
+from recipe.digits import DIGITS
+from recipe.export import CHAT_TEMPLATE, tokenizer
+from recipe.facts import facts_of
+from recipe.language import Language
+from recipe.language_losses import Readouts, answerable, kept_of, language_losses, possible_digits
+from recipe.language_training import run_pack
+from recipe.packing import END_IDS, START_IDS, attention_mask, choose_tokens, pack
+from recipe.parallel import FlatOptimizer, Schedule
+from recipe.questions import NUMBER, SceneQuestion, training_questions
+from recipe.train import BLEND, SMOKE, make
+from recipe.vision_training import batch_of, grown, load_eyes, normalised
+from recipe.vocabulary import IMAGE, PLAIN_WORDS, WORDS, encode
 
 TEXT = "What color is the sign?\nAnswer the question using a single word or phrase."
 

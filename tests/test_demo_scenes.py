@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adafv.demo import samples
-from adafv.demo.dataset import GROUND, OWNED, SKY, Wear, framed, labels, wear_of, worn
-from adafv.demo.drawing import GRID, SIDE, coverage, render
-from adafv.demo.names import CLASSES, COLOURS, PLURALS, RGB
-from adafv.demo.scenes import GAP, MOST_THINGS, Scene, compose
-from adafv.demo.shapes import parts_of
+from recipe import samples
+from recipe.dataset import GROUND, OWNED, SKY, Wear, framed, labels, wear_of, worn
+from recipe.drawing import GRID, SIDE, coverage, render
+from recipe.names import CLASSES, COLOURS, PLURALS, RGB
+from recipe.scenes import GAP, MOST_THINGS, Scene, compose
+from recipe.shapes import parts_of
 
 SCENES = [compose(1234, number) for number in range(60)]
 SAMPLES = Path(__file__).parents[1] / "sample_images"

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from adafv import DeviceError
-from adafv.checkpoint import load_checkpoint
-from adafv.devices import Placement, execution_device, on_cpu_only, place
 from adafv.engine import Model
-from adafv.llava import LlavaStages
-from adafv.llava_next import LlavaNextStages
+from adafv.families.llava import LlavaStages
+from adafv.families.llava_next import LlavaNextStages
+from adafv.loading.checkpoint import load_checkpoint
+from adafv.loading.devices import Placement, execution_device, on_cpu_only, place
 from adafv.settings import LoadSettings
 from tests import tiny
 from tests.conftest import noise
@@ -202,7 +202,7 @@ def test_pickled_weights_are_offloaded_into_a_folder(llava_folder: Path, tmp_pat
     ],
 )
 def test_what_computes_on_the_cpu(settings: Any, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adafv.devices._accelerator", lambda: "cuda")
+    monkeypatch.setattr("adafv.loading.devices._accelerator", lambda: "cuda")
     assert on_cpu_only(LoadSettings(**settings)) is expected
 
 

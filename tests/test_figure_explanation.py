@@ -16,11 +16,11 @@ from PIL import Image
 
 import adafv
 from adafv.explanation import Explanation, VisualToken
-from adafv.figures import explanation_rasters as rasters
+from adafv.figures import rasters
+from adafv.figures.captions import Sizes, best_words, header, legend
 from adafv.figures.explanation import render
-from adafv.figures.explanation_captions import Sizes, best_words, header, legend
-from adafv.figures.explanation_layout import PANELS, arrange, width_for
-from adafv.figures.explanation_texts import readable, shortened, width_of, wrapped
+from adafv.figures.layout import PANELS, arrange, width_for
+from adafv.figures.texts import readable, shortened, width_of, wrapped
 from tests import tiny
 from tests.conftest import noise
 

@@ -18,8 +18,8 @@ from transformers import (
     MistralConfig,
 )
 
-from adafv import flops
-from adafv.saliency import cls_attention
+from adafv.costs import flops
+from adafv.signals.saliency import cls_attention
 
 # The CPU's attention kernel has no formula in torch's counter, which would miss it silently.
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import CLIPImageProcessorPil, LlavaImageProcessorPil, LlavaNextImageProcessorPil
 
-from adafv.geometry import Box, Frame, single_crop, thumbnail_and_tiles
+from adafv.families.geometry import Box, Frame, single_crop, thumbnail_and_tiles
 from tests.published import CLIP_PREPROCESSOR, NEXT_PREPROCESSOR, PINPOINTS
 
 SIDE, TILE = 14, 56  # pixels of a cell, and of a small crop

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adafv import CheckpointError
-from adafv.checkpoint import load_checkpoint
+from adafv.loading.checkpoint import load_checkpoint
 from adafv.settings import LoadSettings
 from tests.hub_server import hub, use
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from adafv.checkpoint import load_checkpoint, read_config
-from adafv.parameters import count_parameters
+from adafv.costs.parameters import count_parameters
+from adafv.loading.checkpoint import load_checkpoint, read_config
 from adafv.settings import LoadSettings
-from adafv_cli import card
+from adafv_cli.rendering import card
 from tests.cli_fakes import FakeStream, Result, adafv
 from tests.families import reduced
 from tests.published import CONFIGS

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adafv.records import Answer
-from adafv_cli import jsonl
-from adafv_cli.jsonl import Line, encoded, id_key, parse, raw_lines
+from adafv_cli.work import jsonl
+from adafv_cli.work.jsonl import Line, encoded, id_key, parse, raw_lines
 
 FOLDER = Path("pictures")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from adafv.checkpoint import load_checkpoint
+from adafv.loading.checkpoint import load_checkpoint
 from adafv.settings import LoadSettings
 
 
@@ -38,12 +38,12 @@ def test_a_small_float16_checkpoint_is_float32_on_a_cpu(half: Path) -> None:
 
 
 def test_a_large_one_is_bfloat16(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adafv.checkpoint._SMALL_PARAMETERS", 1000)
+    monkeypatch.setattr("adafv.loading.checkpoint._SMALL_PARAMETERS", 1000)
     assert loaded(half) is torch.bfloat16
 
 
 def test_on_an_accelerator_it_stays_float16(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adafv.checkpoint.on_cpu_only", lambda _: False)
+    monkeypatch.setattr("adafv.loading.checkpoint.on_cpu_only", lambda _: False)
     assert loaded(half) is torch.float16
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import adafv
 from adafv.evidence import Evidence
-from adafv.mixture import mixture
+from adafv.pruners.mixture import mixture
 from tests import reference
 
 

@@ -13,9 +13,9 @@ from transformers import AutoConfig, LlavaNextImageProcessorPil, LlavaNextProces
 
 import adafv
 from adafv.budget import Budget
-from adafv.checkpoint import read_config
+from adafv.costs.plan import ImagePlan, PromptPlan, plan_answer, plan_image
 from adafv.errors import InputError
-from adafv.plan import ImagePlan, PromptPlan, plan_answer, plan_image
+from adafv.loading.checkpoint import read_config
 from adafv.records import Answer
 from adafv.settings import LoadSettings
 from tests import families, tiny

@@ -8,10 +8,10 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from adafv import templates
 from adafv.errors import CheckpointError
+from adafv.families import templates
+from adafv.families.templates import fallback_template
 from adafv.prompt import INSTRUCTIONS, Prompt, Prompter
-from adafv.templates import fallback_template
 from tests import families, published, tiny
 from tests.families import vicuna_tokenizer
 from tests.published import INST, MARKED

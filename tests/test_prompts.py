@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, LlavaProcessor
 
-from adafv import templates
 from adafv.errors import CheckpointError, InputError
+from adafv.families import templates
+from adafv.families.templates import fallback_template
 from adafv.prompt import Prompter
-from adafv.templates import fallback_template
 from tests import families, published, tiny
 from tests.families import vicuna_tokenizer
 from tests.published import INST, LLAMA3_TEXT, MARKED, TURNS, VICUNA_SYSTEM

@@ -7,9 +7,10 @@ import random
 
 import pytest
 
-from adafv import flops, pruners
+from adafv import pruners
 from adafv.budget import Budget
-from adafv.plan import ImagePlan, PromptPlan, plan_answer
+from adafv.costs import flops
+from adafv.costs.plan import ImagePlan, PromptPlan, plan_answer
 from adafv.pruners import Work
 from tests.cli_fakes import adafv
 from tests.conftest import noise

@@ -131,7 +131,7 @@ def test_a_name_of_ours_stays_ours(install: Install) -> None:
         "def select(evidence, keep):\n    raise AssertionError\n", "adafv = {module}:select\nuniform = {module}:select"
     )
     assert pruners.names() == pruners.BUILT_IN
-    assert pruners.get("adafv").select.__module__ == "adafv.mixture"
+    assert pruners.get("adafv").select.__module__ == "adafv.pruners.mixture"
 
 
 def test_names_and_suggestions_know_it(install: Install) -> None:

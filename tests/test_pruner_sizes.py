@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from adafv import pruners
 from adafv.evidence import Evidence
-from adafv.llava import ImageEncoding
-from adafv.scoring import Query, gather_evidence
+from adafv.families.llava import ImageEncoding
+from adafv.signals.gathering import Query, gather_evidence
 
 KEEP = 40
 

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import nn
 
 from adafv import DeviceError
-from adafv.checkpoint import Checkpoint, load_checkpoint
 from adafv.engine import Model
+from adafv.loading.checkpoint import Checkpoint, load_checkpoint
 from adafv.settings import LoadSettings
 from tests import tiny
 from tests.conftest import noise

@@ -16,7 +16,7 @@ from PIL import Image
 
 from adafv.errors import DeviceError
 from adafv.explanation import Crop, Explanation, VisualToken, Word
-from adafv.geometry import Frame
+from adafv.families.geometry import Frame
 from adafv.settings import RunSettings
 from tests.cli_fakes import ANSWER, FakeModel, adafv, install, picture
 

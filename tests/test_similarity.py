@@ -8,7 +8,7 @@ import torch
 import adafv
 from adafv import Question, pipeline
 from adafv.evidence import Evidence
-from adafv.similarity import cosines, text_to_image, unit_rows
+from adafv.signals.similarity import cosines, text_to_image, unit_rows
 from tests import tiny
 from tests.conftest import noise
 from tests.stock import encoded

@@ -11,9 +11,9 @@ import torch
 
 import adafv
 from adafv import BatchSettings, Question, pipeline
-from adafv.encodings import Encoder
 from adafv.errors import OutOfMemoryError
 from adafv.pipeline import Pipeline
+from adafv.streaming.encoder_cache import Encoder
 from tests.conftest import noise
 from tests.stock import encoded
 from tests.test_streaming import RUN, questions, texts

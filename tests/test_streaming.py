@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import adafv
-from adafv import Answer, BatchSettings, Question, RunSettings, feeding
+from adafv import Answer, BatchSettings, Question, RunSettings
 from adafv.errors import CheckpointError
 from adafv.pipeline import Pipeline
+from adafv.streaming import prefetching
 from tests.conftest import noise
 from tests.spying import listening
 
@@ -153,7 +154,7 @@ def test_one_image_is_not_decoded_by_two_threads_at_once(
     llava: adafv.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pillow reads a file when the image is first used, and closes it then."""
-    looking, content_key = [], feeding.content_key
+    looking, content_key = [], prefetching.content_key
 
     def slow(source: object) -> str:
         looking.append(1)
@@ -163,7 +164,7 @@ def test_one_image_is_not_decoded_by_two_threads_at_once(
         looking.pop()
         return key
 
-    monkeypatch.setattr(feeding, "content_key", slow)
+    monkeypatch.setattr(prefetching, "content_key", slow)
     shared = noise(60, 60)
     answers = list(llava.stream([Question(i, shared, "what?") for i in range(4)], RUN, BatchSettings(workers=4)))
     assert all(a.error is None for a in answers)

@@ -13,8 +13,8 @@ import adafv
 from adafv import Answer, BatchSettings, Question, RunSettings
 from adafv.errors import OutOfMemoryError
 from adafv.pipeline import Pipeline
-from adafv.runs import Asked, effective, grid, unpruned
 from adafv.settings import LoadSettings
+from adafv.streaming.runs import Asked, effective, grid, unpruned
 from tests import tiny
 from tests.conftest import noise
 from tests.spying import listening

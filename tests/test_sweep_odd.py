@@ -11,7 +11,7 @@ from rich.console import Console
 from adafv.figures import curve
 from adafv.quality.points import Point, points
 from adafv.quality.recommendation import recommend
-from adafv_cli.sweeptable import pictures
+from adafv_cli.rendering.sweep_table import pictures
 from tests.batch_fakes import FakeBatchModel, answers
 from tests.test_quality_points import filled
 from tests.test_sweep_answers import asking, model, needing, settings, sweep
@@ -62,7 +62,7 @@ def test_what_was_found_is_shown_also_when_the_report_cannot_be_written(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("adafv_cli.runreport.write_json", full)
+    monkeypatch.setattr("adafv_cli.rendering.run_report.write_json", full)
     done = sweep(tmp_path, needing(0), "--keep", "25%", "--report", str(tmp_path / "r.json"))
     assert done.code != 0 and "No space left" in done.stderr
     assert settings(answers(done.stdout)) == [("none", "all"), ("adafv", "25%")]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from adafv.figures.explanation_texts import families, readable, shortened, width_of
 from adafv.figures.placing import spread
+from adafv.figures.texts import families, readable, shortened, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,10 +6,9 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from adafv.explanation import Explanation
-from adafv.figures import explanation_captions as captions
-from adafv.figures import explanation_rasters as rasters
-from adafv.figures.explanation_layout import BAR_WIDTH, Layout, Spot, arrange, width_for
-from adafv.figures.explanation_texts import families, shortened, width_of
+from adafv.figures import captions, rasters
+from adafv.figures.layout import BAR_WIDTH, Layout, Spot, arrange, width_for
+from adafv.figures.texts import families, shortened, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

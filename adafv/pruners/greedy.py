@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adafv.evidence import Evidence, Selection
-from adafv.similarity import unit_rows
+from adafv.signals.similarity import unit_rows
 
 PAIRS = 2**26  # of tokens that are held at once, 256 MiB; a single image may be larger
 TINY = 1e-6  # may be rounding in a float32 cosine

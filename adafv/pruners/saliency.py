@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from adafv.evidence import Evidence, Selection
-from adafv.mixture import saliency_ranking
 from adafv.pruners import Pruner
+from adafv.pruners.mixture import saliency_ranking
 
 
 def select(evidence: Evidence, keep: int) -> Selection:

@@ -1,0 +1,87 @@
+"""What is written in the picture of an explanation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adafv.explanation import Explanation, VisualToken
+from adafv.figures.rasters import BOTH, DROPPED, KEPT, SALIENCY, SIMILARITY, UNSEEN, Colour
+from adafv.figures.texts import readable, shortened, width_of, wrapped
+
+SALIENCY_NOTE = "attention of [CLS]; square-root scale"
+_LINES = 8  # of a question, or an answer, at most
+_WORDS = 4  # that are named at most
+_BETWEEN = " \u00b7 "
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of letters, in points."""
+
+    question: float = 10.0
+    answer: float = 8.5
+    title: float = 7.5
+    small: float = 6.5
+
+
+def header(explanation: Explanation, width: float, sizes: Sizes) -> list[tuple[str, float, bool]]:
+    """Question, answer and settings: lines of at most `width` points, their size, and whether they are pale."""
+    answer, tokens = explanation.answer, explanation.answer.tokens
+    lines = [(line, sizes.question, False) for line in wrapped(answer.prompt, width, sizes.question, _LINES)]
+    lines += [(line, sizes.answer, False) for line in wrapped(f"answer: {answer.text}", width, sizes.answer, _LINES)]
+    facts = f"{answer.model_id}, pruner {answer.pruner}"
+    if tokens is not None:
+        facts += f", {tokens.kept} of {tokens.visual} visual tokens kept ({tokens.kept / tokens.visual:.0%})"
+    return [*lines, (shortened(readable(facts), width, sizes.title), sizes.title, True)]
+
+
+def titles(explanation: Explanation, layer: int) -> list[str]:
+    """Of the panels of one layer."""
+    numbers = explanation.layers[layer]
+    kept = f"{sum(explanation.tokens[number].kept for number in numbers)} of {len(numbers)}"
+    image = f"image, {explanation.image.width} \u00d7 {explanation.image.height}"
+    if len(explanation.grids) == 1 and len(explanation.crops) == 1:
+        return [image, "saliency", "similarity", f"kept: {kept}"]
+    tiles = len(explanation.crops) - 1
+    first, part = ((image, "thumbnail"), (f"tiles: crops 1 to {tiles}" if tiles > 1 else "tile: crop 1", "tiles"))[
+        layer
+    ]
+    return [first, f"saliency, {part}", f"similarity, {part}", f"kept of the {part}: {kept}"]
+
+
+def best_words(explanation: Explanation, width: float, size: float) -> str:
+    """The most matching of the question's own words with their similarities, each once, as many as fit."""
+    best: dict[str, float] = {}
+    for word in explanation.words:
+        if word.own and word.text:
+            best[word.text.casefold()] = max(word.similarity, best.get(word.text.casefold(), 0.0))
+    own = sorted(best.items(), key=lambda item: -item[1])[:_WORDS]
+    named = [f"{readable(text)} {number(similarity)}" for text, similarity in own]
+    while len(named) > 1 and width_of(_BETWEEN.join(named), size) > width:
+        named.pop()
+    return shortened(_BETWEEN.join(named), width, size)
+
+
+def number(value: float) -> str:
+    """Two digits of a score."""
+    return f"{value:#.2g}" if value else "0"
+
+
+def colour(token: VisualToken) -> Colour | None:
+    """Of the signal that chose a token; `None` when it was dropped."""
+    if not token.kept:
+        return None
+    if token.by_saliency and token.by_similarity:
+        return BOTH
+    return SALIENCY if token.by_saliency else SIMILARITY if token.by_similarity else KEPT
+
+
+def legend(explanation: Explanation, unseen: bool) -> Sequence[tuple[Colour, str]]:
+    """Colours and what they stand for; `unseen` says whether tokens leave some of the image out."""
+    counts = Counter(colour(token) for token in explanation.tokens)
+    names = {SALIENCY: "saliency", SIMILARITY: "similarity", BOTH: "both"} if explanation.has_split else {KEPT: "kept"}
+    entries = [(known, f"{name} {counts[known]}") for known, name in names.items()]
+    entries.append((DROPPED, f"dropped {counts[None]}"))
+    return [*entries, (UNSEEN, "not seen")] if unseen else entries

@@ -1,0 +1,1 @@
+"""Reads a checkpoint: its files, configuration, processor and weights, and the devices it goes to."""

@@ -1,0 +1,214 @@
+"""Loads a LLaVA checkpoint with accelerate's device map, and refuses what would answer at random."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PretrainedConfig
+
+from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
+from adafv.errors import CheckpointError
+from adafv.loading.devices import check_devices, on_cpu_only, place
+from adafv.loading.faults import AGAIN, EXAMPLE, explained
+from adafv.loading.files import check_config, check_files
+from adafv.loading.hub import hub_answers
+from adafv.loading.original_format import check_not_original
+from adafv.loading.processing import load_processor
+from adafv.loading.weights import check_size, check_weights, unreported
+from adafv.settings import DEMO, LoadSettings
+
+FAMILIES = ("llava", "llava_next", "vipllava")
+_SMALL_PARAMETERS = 500_000_000  # in float32 still no more than 2 GB
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Args:
+        name: as the user gave it.
+        model: the Hugging Face model, its vision tower cut behind the last layer that LLaVA uses.
+        processor: image processor, tokenizer and chat template.
+        family: `model_type` of the configuration.
+        settings: what was asked for.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+    family: str
+    settings: LoadSettings
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the bundled demo."""
+        return self.name == DEMO
+
+
+def load_checkpoint(settings: LoadSettings) -> Checkpoint:
+    """Load configuration, processor and weights.
+
+    Raises:
+        CheckpointError: nothing there, not a LLaVA, broken files, or any tensor missing, misshapen or not finite.
+        DeviceError: a device, kernel or package that is not there, or a device map that does not fit.
+    """
+    check_devices(settings)
+    source, hub = _locate(settings)
+    config = _config(source, settings, hub)
+    if Path(source).is_dir():
+        check_files(Path(source))
+    cached_only = hub["local_files_only"]
+    with explained(settings, "the processor (tokenizer.json and its like)", cached_only=cached_only):
+        processor = load_processor(source, config, hub)
+    with explained(settings, "the model", cached_only=cached_only):
+        model = _load_model(source, config, settings, hub)
+    return Checkpoint(settings.model, model, processor, config.model_type, settings)
+
+
+def read_config(settings: LoadSettings) -> Any:
+    """The configuration alone, for which config.json is enough.
+
+    Raises:
+        CheckpointError: nothing there, not JSON, or not a LLaVA that is supported.
+    """
+    source, hub = _locate(settings)
+    return _config(source, settings, hub)
+
+
+def _locate(settings: LoadSettings) -> tuple[str, dict[str, Any]]:
+    """A local folder or a hub id, and what every `from_pretrained` is told about the hub."""
+    name = settings.model
+    hub = {"revision": settings.revision, "local_files_only": True, "trust_remote_code": False}
+    folder = DEMO_CHECKPOINT if name == DEMO else Path(name).expanduser()
+    if name and folder.is_dir():
+        return str(folder), hub
+    if name and folder.exists():
+        raise CheckpointError(f"model: {name} is a file, not a checkpoint folder", "give the folder that holds it")
+    if name == DEMO or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise CheckpointError(f"model: there is no folder {name!r}", "give a checkpoint folder, a hub id, or demo")
+    return name, hub | {"local_files_only": settings.offline or not hub_answers()}
+
+
+def _config(source: str, settings: LoadSettings, hub: dict[str, Any]) -> Any:
+    """Checked as it stands in config.json first: transformers fills in the 7B's geometry for what is missing."""
+    if Path(source).is_dir():
+        check_config(Path(source))
+    with explained(settings, "config.json", cached_only=hub["local_files_only"]):
+        raw, _ = PretrainedConfig.get_config_dict(source, **hub)
+        _check_raw(settings.model, raw)
+        config = AutoConfig.from_pretrained(source, **hub)
+    _check_tower(settings.model, config)
+    return config
+
+
+def _check_raw(name: str, raw: dict[str, Any]) -> None:
+    check_not_original(name, raw)
+    if raw.get("model_type") not in FAMILIES:
+        own = ", and needs code of its own, which adafv never runs" if "auto_map" in raw else ""
+        raise CheckpointError(
+            f"model: {name} is of the type {raw.get('model_type')!r}, not one of {', '.join(FAMILIES)}{own}", EXAMPLE
+        )
+    for part in ("vision_config", "text_config"):
+        if not isinstance(raw.get(part), dict) or not raw[part]:
+            raise CheckpointError(f"model: the config.json of {name} has no {part}", AGAIN)
+
+
+def _check_tower(name: str, config: Any) -> None:
+    tower = config.vision_config.model_type
+    strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA knows no other
+    if tower != "clip_vision_model" or strategy != "default":
+        raise CheckpointError(
+            f"model: {name} has a {tower} tower (strategy {strategy!r}); "
+            "saliency is defined for a tower with a [CLS] token that is then dropped",
+            "use a LLaVA checkpoint with a CLIP tower",
+        )
+
+
+def feature_layers(config: Any) -> list[int]:
+    """The hidden states that LLaVA uses, in its own order: 0 is the embeddings', i the output of the i-th layer.
+
+    `vision_feature_layer` is one of them or a list; negative numbers count from the end.
+    """
+    layers: int = config.vision_config.num_hidden_layers
+    chosen: int | list[int] = config.vision_feature_layer
+    listed = [chosen] if isinstance(chosen, int) else chosen
+    used = [index if index >= 0 else layers + 1 + index for index in listed]
+    if not all(0 <= index <= layers for index in used) or not any(used):
+        raise CheckpointError(
+            f"vision_feature_layer {chosen} is not the output of one of the tower's {layers} layers",
+            "the checkpoint's config.json is wrong: fetch it again",
+        )
+    return used
+
+
+def layers_that_run(config: Any) -> int:
+    """Vision layers up to the deepest one whose output LLaVA uses; later ones never run."""
+    return max(feature_layers(config))
+
+
+def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str, Any]) -> Any:
+    cut = copy.deepcopy(config)
+    cut.vision_config.num_hidden_layers = layers_that_run(config)
+    cut.vision_feature_layer = -1 if isinstance(config.vision_feature_layer, int) else feature_layers(config)
+    with torch.device("meta"):
+        empty = AutoModelForImageTextToText.from_config(cut)
+    parameters = sum(parameter.numel() for parameter in empty.parameters())
+    check_size(source, parameters, quantized=hasattr(config, "quantization_config"))
+    dtype = _dtype(config, settings, parameters)
+    with unreported():
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            source,
+            config=cut,
+            dtype=dtype,
+            device_map=place(empty, settings, dtype),
+            offload_folder=settings.offload_folder,
+            attn_implementation=settings.attention,
+            quantization_config=_quantization(settings, dtype),
+            weights_only=True,  # of pickled weights: no code
+            ignore_mismatched_sizes=True,  # so that they are listed, and refused below with their names
+            output_loading_info=True,
+            **hub,
+        )
+    check_weights(settings.model, model, report, cut.vision_config.num_hidden_layers)
+    model.generation_config = _generation_config(model)
+    return model.eval()
+
+
+def _dtype(config: Any, settings: LoadSettings, parameters: int) -> torch.dtype:
+    """`auto` is the checkpoint's own, but float16 is slow or missing on CPUs."""
+    own = getattr(config, "dtype", None) or getattr(config.text_config, "dtype", None) or torch.float32
+    chosen: torch.dtype = own if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    if settings.dtype == "auto" and own is torch.float16 and on_cpu_only(settings):
+        return torch.float32 if parameters < _SMALL_PARAMETERS else torch.bfloat16
+    return chosen
+
+
+def _quantization(settings: LoadSettings, dtype: torch.dtype) -> Any:
+    """Only the language model: a quantized tower or projector would change which tokens are kept."""
+    if settings.quantize is None:
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_8bit=settings.quantize == "int8",
+        load_in_4bit=settings.quantize == "int4",
+        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],  # from the root
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _generation_config(model: Any) -> GenerationConfig:
+    """The checkpoint's special tokens alone: its sampling settings would override the user's."""
+    own, text = model.generation_config, model.config.text_config
+    eos = own.eos_token_id if own.eos_token_id is not None else text.eos_token_id
+    pad = own.pad_token_id if own.pad_token_id is not None else text.pad_token_id
+    first_eos = eos[0] if isinstance(eos, list) else eos
+    return GenerationConfig(
+        bos_token_id=own.bos_token_id, eos_token_id=eos, pad_token_id=pad if pad is not None else first_eos
+    )

@@ -1,0 +1,96 @@
+"""What can be seen of a local checkpoint before anything is loaded from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from adafv.errors import CheckpointError
+from adafv.loading.faults import AGAIN
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_READ_QUIETLY = (  # transformers goes on without some of these, and names none in its errors
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def check_config(folder: Path) -> None:
+    """Whether a local checkpoint has a configuration at all.
+
+    Raises:
+        CheckpointError: no config.json, or not JSON.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(f"model: {folder} is an adapter, not a whole model", "merge it into its base model first")
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"model: {folder} holds no config.json", "give a Hugging Face checkpoint folder")
+    _read_json(folder / "config.json")
+
+
+def check_files(folder: Path) -> None:
+    """What can be seen of a local checkpoint's other files without reading the weights.
+
+    Raises:
+        CheckpointError: a file that is missing, cut off or not JSON.
+    """
+    for path in (folder / name for name in _READ_QUIETLY):
+        if path.is_file():
+            _read_json(path)
+    for path in weight_files(folder):
+        _check_weights(path)
+    for what, names in (("tokenizer", _TOKENIZERS), ("image processor", _PROCESSORS)):
+        if not any((folder / name).is_file() for name in names):
+            raise CheckpointError(f"model: {folder} holds no {what} ({' or '.join(names)})", AGAIN)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers will read the weights from, in its order of preference.
+
+    Raises:
+        CheckpointError: there are none, or an index that is no index.
+    """
+    for whole in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / whole).is_file():
+            return [folder / whole]
+        index = folder / f"{whole}.index.json"
+        if index.is_file():
+            files = _read_json(index).get("weight_map")
+            if not isinstance(files, dict) or not files:
+                raise CheckpointError(f"model: {index} has no weight_map", AGAIN)
+            return [folder / name for name in sorted({str(name) for name in files.values()})]
+    shards = [path.name for path in sorted(folder.glob("*.safetensors"))]
+    if shards:
+        raise CheckpointError(f"model: {folder} holds {shards[0]}, but no model.safetensors.index.json", AGAIN)
+    raise CheckpointError(f"model: {folder} holds no weights (model.safetensors)", AGAIN)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(f"model: {path} is not valid JSON: {error}", AGAIN) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"model: {path} is not a JSON object", AGAIN)
+    return content
+
+
+def _check_weights(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"model: the weight file {path} is missing", AGAIN)
+    if path.suffix != ".safetensors":
+        return
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"model: {path} is cut off or damaged: {error}", AGAIN) from error

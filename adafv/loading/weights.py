@@ -1,0 +1,110 @@
+"""Refuses weights that are not the model's: transformers fills gaps at random, and says so in its report alone."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adafv.errors import CheckpointError
+from adafv.loading.faults import AGAIN
+from adafv.loading.files import weight_files
+from adafv.loading.original_format import holds_original_weights, original_format
+
+_NOT_TOGETHER = f"config.json and weights do not belong together: {AGAIN}"
+_BUFFER = re.compile(r"\.(position_ids|inv_freq)$")  # saved by old versions, made anew by the present ones
+_TOWER_LAYER = re.compile(r"vision_tower\..*layers\.(\d+)\.")
+
+
+def check_size(source: str, parameters: int, *, quantized: bool) -> None:
+    """Refuse a config that asks for far more than the files hold, before memory is taken for it.
+
+    Args:
+        source: a local folder; a hub id passes.
+        parameters: of the model that config.json describes.
+        quantized: whether the checkpoint is, so that a weight may take half a byte.
+
+    Raises:
+        CheckpointError: less than a byte (or 0.4 bytes) for each parameter.
+    """
+    if not Path(source).is_dir():
+        return
+    size = sum(path.stat().st_size for path in weight_files(Path(source)))
+    if size < parameters * (0.4 if quantized else 1):
+        raise CheckpointError(
+            f"model: {source}: config.json describes {parameters:,} parameters, but the weights are {size:,} bytes",
+            _NOT_TOGETHER,
+        )
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Keep transformers from warning of the leftovers that `check_weights` knows to be right."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
+        logger.addFilter(_is_no_report)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
+
+
+def check_weights(name: str, model: Any, report: dict[str, Any], vision_layers: int) -> None:
+    """Hold transformers' loading report and the weights against each other.
+
+    Args:
+        name: of the checkpoint, as the user gave it.
+        model: as loaded.
+        report: `output_loading_info`.
+        vision_layers: that were loaded; those behind them are the only weights that may be left over.
+
+    Raises:
+        CheckpointError: names the first tensor that is missing, misshapen, left over or not finite.
+    """
+    left = [key for key in sorted(report["unexpected_keys"]) if not _may_be_left(key, vision_layers)]
+    missing = sorted(report["missing_keys"])
+    if holds_original_weights(left):
+        raise original_format(name, {})
+    if missing:
+        raise CheckpointError(f"model: {name}: {_count(missing)} missing from the files", _hint(missing[0]))
+    for key, found, wanted in sorted(report["mismatched_keys"], key=str):
+        raise CheckpointError(
+            f"model: {name}: {key} has the shape {tuple(found)} where config.json wants {tuple(wanted)}", _NOT_TOGETHER
+        )
+    if left:
+        raise CheckpointError(f"model: {name}: {_count(left)} left over: not of this model", _hint(left[0]))
+    _check_finite(name, model)
+
+
+def _may_be_left(key: str, vision_layers: int) -> bool:
+    layer = _TOWER_LAYER.search(key)
+    return bool(_BUFFER.search(key)) or (layer is not None and int(layer[1]) >= vision_layers)
+
+
+def _count(keys: list[str]) -> str:
+    return f"the tensor {keys[0]} is" if len(keys) == 1 else f"{len(keys)} tensors (the first is {keys[0]}) are"
+
+
+def _hint(key: str) -> str:
+    if key.endswith("image_newline"):
+        return f'LLaVA-NeXT alone has it ("model_type" in config.json); {_NOT_TOGETHER}'
+    return _NOT_TOGETHER
+
+
+def _check_finite(name: str, model: Any) -> None:
+    """One pass over what is in memory, at the speed of reading it: damaged files load without any other sign."""
+    for key, tensor in model.named_parameters():
+        held = tensor.is_floating_point() and tensor.device.type != "meta" and tensor.numel() > 0
+        if held and not torch.isfinite(torch.stack(torch.aminmax(tensor.detach()))).all():
+            raise CheckpointError(f"model: {name}: {key} holds values that are not finite", AGAIN)

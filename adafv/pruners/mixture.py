@@ -1,0 +1,125 @@
+"""The self-adaptive mixture of AdaFV (arXiv 2501.09532): each image and question splits the budget its own way.
+
+Saliency and similarity each rank the candidates. The best quarter of the budget is kept of either ranking. The
+rest is split so that (saliency gained) * (similarity gained), the geometric mean of both, is largest.
+
+Where the authors' released code feeds a token that is in both lists twice, here it counts once, and the places this
+frees are filled by the same rule from what is left, until exactly K distinct tokens are kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adafv.budget import Budget
+from adafv.errors import InputError
+from adafv.evidence import Evidence, Selection, check_scores, compress
+from adafv.signals.ranking import fair_ranking, ranking
+
+FLOOR = 0.25  # the share of the budget that either ranking is sure of (the released code's `budget_thres`)
+
+
+def mixture(evidence: Evidence, keep: int) -> Selection:
+    """Keep exactly `keep` distinct candidates of each image. No host synchronisation on accelerators.
+
+    Args:
+        evidence: B images, at least `keep` candidates each.
+        keep: the budget K.
+
+    Returns:
+        The selection, with the signal that chose each token.
+    """
+    scores = torch.stack((evidence.saliency, evidence.relevance))  # (2, B, N): everything is done to both at once
+    order = _rankings(scores, evidence, keep)
+    floor = int(FLOOR * keep)
+    rest = keep - 2 * floor
+    left = torch.full_like(order[0, :, :1], rest)
+    chosen = torch.zeros(*scores.shape[:2], scores.shape[2] + 1, dtype=torch.bool, device=scores.device)
+    _mark(chosen, order, floor + _split(scores.gather(2, order)[..., floor:], left, rest))
+
+    # One list of the two fills half of the places at least, so each round leaves at most half of them open.
+    most = keep // 2
+    while most:
+        kept = chosen[0] | chosen[1]
+        left = keep - kept[:, :-1].sum(dim=1, keepdim=True)
+        if left.device.type == "cpu":  # free to ask on a CPU; elsewhere it would wait, and idle rounds do no harm
+            most = int(left.max())
+            if not most:
+                break
+        # What is left, ranked afresh: the same order without what is kept.
+        order = order.gather(2, compress(~kept.expand(2, -1, -1).gather(2, order), most))
+        _mark(chosen, order, _split(scores.gather(2, order), left, most))
+        most //= 2
+    by_saliency, by_similarity = chosen[..., :-1]
+    return Selection.of_mask(by_saliency | by_similarity, keep, by_saliency, by_similarity)
+
+
+def _rankings(scores: Tensor, evidence: Evidence, keep: int) -> Tensor:
+    """(2, B, keep): the best by saliency and the best by similarity."""
+    if max(evidence.crops) == 1:
+        return ranking(scores, evidence.valid, keep)
+    return torch.stack((saliency_ranking(evidence, keep), ranking(scores[1], evidence.valid, keep)))
+
+
+def saliency_ranking(evidence: Evidence, keep: int) -> Tensor:
+    """With several crops, at most ceil(K / crops) of one crop come before more of it do."""
+    if max(evidence.crops) == 1:
+        return ranking(evidence.saliency, evidence.valid, keep)
+    share = torch.tensor([-(-keep // crops) for crops in evidence.crops], device=evidence.saliency.device)
+    return fair_ranking(evidence.saliency, evidence.valid, evidence.crop, share, keep)
+
+
+def _split(scores: Tensor, left: Tensor, most: int) -> Tensor:
+    """How many of the `left` places saliency gets, and how many similarity, so that the product is largest.
+
+    Args:
+        scores: (2, B, >= most), of saliency and similarity, best first.
+        left: (B, 1) int64, at most `most`.
+
+    Returns:
+        (2, B, 1) int64, k1 and k2; of equal products the one with the smallest k1.
+    """
+    gained, matched = torch.nn.functional.pad(scores[..., :most].double().cumsum(dim=2), (1, 0))
+    others = left - torch.arange(most + 1, device=left.device)  # k2 for each k1
+    product = gained * matched.gather(1, others.clamp(min=0))
+    first = product.masked_fill(others < 0, -1).argmax(dim=1, keepdim=True)
+    return torch.stack((first, left - first))
+
+
+def _mark(mask: Tensor, order: Tensor, count: Tensor) -> None:
+    """Set `mask` (2, B, N + 1) at the first `count` (2, B, 1) of each ranking (2, B, M).
+
+    What is not chosen is written to the last column, which nobody reads.
+    """
+    chosen = torch.arange(order.shape[2], device=order.device) < count
+    mask.scatter_(2, torch.where(chosen, order, mask.shape[2] - 1), True)
+
+
+def select(saliency: Tensor, similarity: Tensor, keep: Budget | str | int, *, crop: Tensor | None = None) -> Tensor:
+    """AdaFV's choice from two scores per visual token.
+
+    Args:
+        saliency: (B, N), [CLS] attention; compared as float32.
+        similarity: (B, N), text-to-image similarity; compared as float32.
+        keep: the budget: `128`, `"25%"` or `"all"`.
+        crop: (B, N) int64, the crop of each candidate, counted from 0; one crop when omitted.
+
+    Returns:
+        (B, K) int64, distinct, ascending; K is N when the budget is larger.
+
+    Raises:
+        BudgetError: `keep` is no budget.
+        InputError: shapes that differ, or scores that are NaN, infinite or negative.
+    """
+    if saliency.ndim != 2 or saliency.shape != similarity.shape or not saliency.numel():
+        raise InputError(
+            f"saliency {tuple(saliency.shape)} and similarity {tuple(similarity.shape)} are not one (B, N)",
+            "give both as (batch, visual tokens)",
+        )
+    if crop is not None and (crop.shape != saliency.shape or bool((crop < 0).any())):
+        raise InputError(f"crop {tuple(crop.shape)} does not number the crop of each score, from 0", "give (B, N)")
+    check_scores("saliency", saliency)
+    check_scores("similarity", similarity)
+    evidence = Evidence.of_scores(saliency, similarity[:, None], crop)
+    return mixture(evidence, Budget.parse(keep).tokens(saliency.shape[1])).indices

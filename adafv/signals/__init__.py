@@ -1,0 +1,1 @@
+"""What pruners decide by: saliency, similarity, and rankings of them."""

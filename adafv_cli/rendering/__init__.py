@@ -1,0 +1,1 @@
+"""What is shown to people: reports, tables and cards, made of plain records."""

@@ -1,0 +1,167 @@
+"""What `adafv info` found, as lines of at most 80 columns for stdout."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from adafv.budget import Budget
+from adafv_cli.rendering import units
+
+if TYPE_CHECKING:
+    from adafv.costs.description import Description
+    from adafv.costs.plan import AnswerPlan, ImagePlan, PromptPlan
+
+_LABEL = 16
+_COUNT: units.System = (1000, ("", "K", "M", "B"))  # of parameters, where the G is called B
+_FAMILIES = {"llava": "LLaVA-1.5", "llava_next": "LLaVA-NeXT", "vipllava": "ViP-LLaVA"}
+
+_PARTS = ("thumbnail", "mosaic")
+_NOTES = (
+    "vision: with projector; FLOPs: all stages with scoring, text and LM head, 2 per",
+    "multiply-accumulate; speed-up: ratio of FLOPs, a bound at equal FLOP/s",
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A checkpoint, what becomes of an image of some size, and what an answer costs at several budgets."""
+
+    model: str
+    description: Description
+    width: int
+    height: int
+    image: ImagePlan
+    prompt: PromptPlan
+    keep: Budget
+    costs: dict[str, AnswerPlan]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object; its names are those of the configuration and of an answer's records."""
+        image = {"width": self.width, "height": self.height} | asdict(self.image)
+        costs = [
+            {"keep": keep, **asdict(plan), "speedup_bound": round(plan.speedup_bound, 4)}
+            for keep, plan in self.costs.items()
+        ]
+        return {"model": self.model, **asdict(self.description), "image": image, "costs": costs}
+
+
+def rendered(text: Text, stdout: TextIO) -> str:
+    """The text as it goes to stdout: bold and colour at a terminal, plain elsewhere."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stdout.isatty()
+    console = Console(
+        file=io.StringIO(), force_terminal=not plain, color_system=None if plain else "standard", highlight=False
+    )
+    with console.capture() as captured:
+        console.print(text, soft_wrap=True, end="")
+    return captured.get()
+
+
+def text(found: Card) -> Text:
+    """Everything about a checkpoint: what it is, what becomes of the image, what an answer costs."""
+    lines = Text()
+    what = found.description
+    family = _FAMILIES.get(what.family, what.family)
+    lines.append(found.model, "bold").append(f"  {family}, {what.dtype or 'no dtype stated'}\n")
+    _language_model(lines, what)
+    _vision_tower(lines, what)
+    _parameters(lines, what)
+    _image(lines, found)
+    _costs(lines, found)
+    return lines
+
+
+def _language_model(lines: Text, what: Description) -> None:
+    text = what.text_config
+    sizes = f"hidden {text.hidden_size}, ffn {text.intermediate_size}, vocab {text.vocab_size}"
+    heads = f"{text.num_attention_heads} heads of {text.head_dim}"
+    if text.num_key_value_heads != text.num_attention_heads:
+        heads += f" ({text.num_key_value_heads} key/value)"
+    rope = "none" if text.rope_theta is None else f"{text.rope_theta:.0f}"
+    context = text.max_position_embeddings or "not stated"
+    _row(lines, "language model", f"{text.model_type}, {text.num_hidden_layers} layers, {sizes}")
+    _row(lines, "", f"{heads}, rope theta {rope}, context {context}")
+
+
+def _vision_tower(lines: Text, what: Description) -> None:
+    tower = what.vision_config
+    kind, side = tower.model_type.removesuffix("_vision_model"), tower.image_size // tower.patch_size
+    layers = f"{tower.num_hidden_layers} layers of which {tower.layers_run} run"
+    _row(lines, "vision tower", f"{kind}, {layers}, hidden {tower.hidden_size}, ffn {tower.intermediate_size}")
+    _row(lines, "", f"a crop: {tower.image_size} px, {side} x {side} patches of {tower.patch_size} px")
+    if what.image_grid_pinpoints:
+        tiles = [(height // tower.image_size, width // tower.image_size) for height, width in what.image_grid_pinpoints]
+        crops = [1 + rows * columns for rows, columns in tiles]
+        shapes = ", ".join(f"{columns}x{rows}" for rows, columns in tiles)
+        _row(lines, "", f"{min(crops)} to {max(crops)} crops: a thumbnail and {shapes} tiles")
+
+
+def _parameters(lines: Text, what: Description) -> None:
+    count, size = what.parameters, what.weights_bytes
+    total = f"{count.total / 1e9:.2f} B" if count.total >= 1e9 else _amount(count.total, _COUNT)
+    parts = {"tower": count.vision_tower, "projector": count.multi_modal_projector}
+    parts |= {"LM": count.language_model, "head": count.lm_head}
+    shares = ", ".join(f"{name} {_amount(part, _COUNT)}" for name, part in parts.items())
+    _row(lines, "parameters", f"{total}: {shares}")
+    held = {"float32": size.float32, "16 bit": size.bfloat16, "int8": size.int8, "int4": size.int4}
+    _row(lines, "weights", ", ".join(f"{name} {_amount(part, units.BINARY, 'B')}" for name, part in held.items()))
+    _row(lines, "", "int8, int4: tower, projector, embeddings, norms, head at 16 bit", "dim")
+    _row(lines, "KV cache", f"{_amount(what.kv_cache_bytes_per_token, units.BINARY, 'B')} per token at 16 bit")
+
+
+def _image(lines: Text, found: Card) -> None:
+    image = found.image
+    crops = "1 crop" if image.crops == 1 else f"{image.crops} crops"
+    _row(lines, "image", f"{found.width} x {found.height}: {crops}, {image.visual} visual tokens")
+    shapes = [f"{name} {columns} x {rows}" for name, (rows, columns) in zip(_PARTS, image.grids, strict=False)]
+    if image.crops > 1:
+        _row(lines, "", f"{', '.join(shapes)}; {image.newlines} newlines if none is pruned")
+
+
+def _costs(lines: Text, found: Card) -> None:
+    prompt, plans = found.prompt, list(found.costs.values())
+    flops, flops_prefix = units.scale(max(plan.flops.total for plan in plans), units.DECIMAL)
+    cache, cache_prefix = units.scale(max(plan.memory_bytes.kv_cache for plan in plans), units.BINARY)
+    lines.append("\none answer", "bold").append(
+        f" of {prompt.generated} tokens to {prompt.text} text tokens, {prompt.after} of them behind the image\n"
+    )
+    header = ("keep", "visual", "vision", "prefill", "decode", f"{flops_prefix}FLOPs", "of all", "speed-up")
+    rows: list[tuple[str, ...]] = [(*header, f"KV {cache_prefix}B")]
+    rows += [_cells(keep, plan, flops, cache) for keep, plan in found.costs.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    chosen = found.keep.tokens(found.image.visual)
+    for cells, plan in zip(rows, [None, *plans], strict=True):
+        line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        style = "dim" if plan is None else "bold" if plan.tokens.kept == chosen else ""
+        lines.append(f"{line}\n", style)
+    for note in _NOTES:
+        lines.append(f"{note}\n", "dim")
+    lines.rstrip()
+
+
+def _cells(keep: str, plan: AnswerPlan, flops: int, cache: int) -> tuple[str, ...]:
+    """One line of the table, in units of `flops` and of `cache` bytes."""
+    spent = plan.flops
+    stages = (spent.vision + spent.projector, spent.prefill, spent.decode, spent.total)
+    return (
+        keep,
+        str(plan.tokens.kept),
+        *(f"{count / flops:.2f}" for count in stages),
+        units.percent(spent.total, spent.unpruned_total),
+        f"{plan.speedup_bound:.2f}x",
+        f"{plan.memory_bytes.kv_cache / cache:.1f}",
+    )
+
+
+def _row(lines: Text, label: str, content: str, style: str = "") -> None:
+    lines.append(label.ljust(_LABEL), "bold").append(content + "\n", style)
+
+
+def _amount(count: int, system: units.System, unit: str = "") -> str:
+    divisor, prefix = units.scale(count, system)
+    return f"{units.digits(count / divisor)} {prefix}{unit}"

@@ -1,0 +1,218 @@
+"""What a sweep found, for a person at a terminal or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from adafv_cli.console import Streams
+from adafv_cli.rendering import units
+
+if TYPE_CHECKING:
+    from adafv.quality.intervals import Interval
+    from adafv.quality.points import Accuracy, Point, Quality
+    from adafv.quality.recommendation import Recommendation
+
+WIDE = 120  # columns, from which on intervals are written out
+_NAME, _GROUP_CELL = 14, 13  # columns for a group's name, and for `100.0 ±50.0` with what is between two of them
+
+_NAMES = {"exact": "accuracy", "vqa": "VQA acc.", "yes-no": "accuracy"}
+
+
+def show(
+    streams: Streams,
+    points: Sequence[Point],
+    recommendation: Recommendation,
+    *,
+    partial: bool,
+    as_json: bool,
+) -> None:
+    """Write to stdout: a table at a terminal, a line for each point elsewhere, one object with `as_json`.
+
+    Raises:
+        ReaderGone: nobody reads it.
+        AdaFVError: it cannot be written.
+    """
+    if as_json:
+        streams.record(made(points, recommendation) | {"partial": partial})
+    elif streams.stdout.isatty():
+        ascii_only = not _shows("\u00b1", streams)
+        streams.picture(*pictures(points, recommendation, streams.width, partial=partial, ascii_only=ascii_only))
+    else:
+        for point in points:
+            streams.record(point.to_json() | {"partial": partial})
+        streams.say(sentence(recommendation))
+
+
+def _shows(text: str, streams: Streams) -> bool:
+    try:
+        text.encode(streams.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def made(points: Sequence[Point], recommendation: Recommendation) -> dict[str, Any]:
+    """Points and recommendation as JSON."""
+    chosen = recommendation.point
+    return {
+        "points": [point.to_json() for point in points],
+        "recommendation": None if chosen is None else {"pruner": chosen.pruner, "keep": chosen.keep},
+        "tolerance": recommendation.tolerance,
+    }
+
+
+def pictures(
+    points: Sequence[Point],
+    recommendation: Recommendation,
+    width: int,
+    *,
+    partial: bool,
+    ascii_only: bool = False,
+) -> list[RenderableType]:
+    """Heading, table, tables of groups, recommendation."""
+    within = " +-" if ascii_only else " \u00b1"
+    found: list[RenderableType] = [_heading(points, partial), Text(), _table(points, width >= WIDE, within)]
+    if points[0].groups:
+        most = max(1, (width - _NAME) // _GROUP_CELL - 1)  # budgets beside the unpruned
+        for pruner in dict.fromkeys(point.pruner for point in points[1:]):
+            budgets = [point for point in points if point.pruner == pruner]
+            for first in range(0, len(budgets), most):
+                found += [Text(), _groups(pruner, [points[0], *budgets[first : first + most]], within)]
+    return [*found, Text(), sentence(recommendation)]
+
+
+def sentence(recommendation: Recommendation) -> Text:
+    """What is recommended and why, or what came nearest."""
+    tolerance = f"{recommendation.tolerance:g}"
+    text = Text().append("recommended: ", "bold")
+    chosen = recommendation.point
+    if chosen is not None:
+        value = _written(chosen.quality.interval)
+        text.append(f"{chosen.pruner} at {chosen.keep}", "bold green")
+        return text.append(f": {value}, {_gap(recommendation, chosen)}, within {tolerance}")
+    unit = "point" if recommendation.tolerance == 1 else "points"
+    text.append("none", "bold").append(f"; no budget is surely within {tolerance} {unit} of the unpruned")
+    near = recommendation.nearest
+    return (
+        text if near is None else text.append(f"; nearest: {near.pruner} at {near.keep}, {_gap(recommendation, near)}")
+    )
+
+
+def _gap(recommendation: Recommendation, point: Point) -> str:
+    """`-2.0 points (-2.9 to -1.2) of the unpruned 98.8`."""
+    gain, whole = point.quality.difference, recommendation.unpruned
+    if gain is None:
+        return ""
+    reference = whole.quality.value if whole is not None else None
+    known = "" if reference is None else f" {_percent(reference)}"
+    return f"{_signed(gain.value)} points ({_signed(gain.low)} to {_signed(gain.high)}) of the unpruned{known}"
+
+
+def _heading(points: Sequence[Point], partial: bool) -> Text:
+    accuracy = _accuracy(points)
+    questions = max(point.questions for point in points)
+    text = Text(f"{questions} question{'s' * (questions != 1)}")
+    if accuracy is None:
+        text.append("; none has an answer to compare with: agreement with the unpruned model is the quality")
+    elif accuracy.questions < questions:
+        text.append(f", {accuracy.questions} of them with an answer to compare with")
+    if partial:
+        text = Text("partial: ", "bold yellow").append(text)
+    return text
+
+
+def _accuracy(points: Sequence[Point]) -> Accuracy | None:
+    """The first there is: the unpruned model may have answered nothing."""
+    return next((point.quality.accuracy for point in points if point.quality.accuracy is not None), None)
+
+
+def _table(points: Sequence[Point], wide: bool, within: str) -> Table:
+    accuracy = _accuracy(points)
+    has_yes_no = any(point.quality.yes_no is not None for point in points)
+    table = _empty()
+    table.add_column("")
+    table.add_column("pruner", no_wrap=True)
+    titles = ["keep", *([f"{_NAMES[accuracy.metric]} %"] if accuracy else []), *(["F1"] if has_yes_no else [])]
+    titles += ["agrees %", *(["to unpruned"] if wide else []), "tokens", "FLOPs", "TTFT ms", "q/s"]
+    roomy = wide or not has_yes_no
+    for title in [*titles, *(["KV MiB"] if roomy else [])]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for point in points:
+        quality = point.quality
+        cells = ["*" if point.recommended else "", "unpruned" if point.is_unpruned else point.pruner, point.keep]
+        cells += [_cell(quality.accuracy, wide, within)] if accuracy else []
+        cells += [_value(quality.yes_no.f1 if quality.yes_no else None)] if has_yes_no else []
+        agreement = _value(quality.agreement) if accuracy else _cell(quality.agreement, wide, within)
+        cells += ["" if point.is_unpruned else agreement]
+        cells += ["" if point.is_unpruned else _difference(quality)] if wide else []
+        costs = _costs(point)
+        table.add_row(*cells, *(costs if roomy else costs[:-1]), style="green" if point.recommended else "")
+    return table
+
+
+def _groups(pruner: str, points: Sequence[Point], within: str) -> Table:
+    """Quality of one pruner's budgets, group by group."""
+    table = _empty()
+    table.add_column(f"{pruner}, %")
+    for point in points:
+        table.add_column(point.keep, justify="right", no_wrap=True)
+    for name in points[0].groups or {}:
+        qualities = [(point.groups or {}).get(name) for point in points]
+        shown = "".join(letter if letter.isprintable() else "?" for letter in name)  # names come from the input
+        table.add_row(
+            Text(shown), *(_cell(quality.interval if quality else None, False, within) for quality in qualities)
+        )
+    return table
+
+
+def _empty() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
+
+
+def _costs(point: Point) -> list[str]:
+    if not (point.tokens and point.flops and point.latency_s and point.memory_bytes):
+        return []
+    return [
+        units.digits(point.tokens["kept"]) if point.tokens["kept"] % 1 else f"{point.tokens['kept']:.0f}",
+        units.percent(point.flops["total"], point.flops["unpruned_total"]),
+        units.digits(1000 * point.latency_s["ttft"]),
+        "" if point.questions_per_s is None else units.digits(point.questions_per_s),
+        units.digits(point.memory_bytes["kv_cache"] / 2**20),
+    ]
+
+
+def _cell(found: Accuracy | Interval | None, wide: bool, within: str) -> str:
+    """`96.8 (95.9 to 97.6)`, or `96.8 ±0.9` where there is less room."""
+    if found is None:
+        return ""
+    return _written(found) if wide else f"{_percent(found.value)}{within}{_percent((found.high - found.low) / 2)}"
+
+
+def _value(found: Interval | None) -> str:
+    return "" if found is None else _percent(found.value)
+
+
+def _difference(quality: Quality) -> str:
+    gain = quality.difference
+    return "" if gain is None else f"{_signed(gain.value)} ({_signed(gain.low)} to {_signed(gain.high)})"
+
+
+def _written(found: Accuracy | Interval | None) -> str:
+    if found is None:
+        return ""
+    return f"{_percent(found.value)} ({_percent(found.low)} to {_percent(found.high)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _signed(share: float) -> str:
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text

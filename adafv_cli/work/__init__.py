@@ -1,0 +1,1 @@
+"""Jobs over many questions: reading them, answering them, and the log that loses nothing."""

@@ -1,0 +1,212 @@
+"""`adafv batch --dry-run`: what a run would meet and cost, from the input and the checkpoint's configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from rich.text import Text
+
+from adafv.errors import ImageError, InputError
+from adafv.records import Answer, Failure, Question
+from adafv.settings import LoadSettings, RunSettings
+from adafv_cli.console import Streams
+from adafv_cli.exits import Exit
+from adafv_cli.rendering import summary, units
+from adafv_cli.rendering.tally import Tally
+from adafv_cli.work.jsonl import Line
+from adafv_cli.work.probe import PROBED, Probe
+from adafv_cli.work.questions import Questions, no_question
+
+# Lengths cannot be known without the tokenizer and the model, so that they are assumed, and said to be.
+TEMPLATE_BEFORE, TEMPLATE_AFTER = 35, 8
+LETTERS_PER_TOKEN = 4
+GENERATED = 16
+
+_REMEMBERED = 4_096  # images and lengths that are not looked at or worked out again
+_LISTED = 100  # failed lines in the JSON object
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one answer: visual tokens, and FLOPs apart from the image's encoding."""
+
+    visual: int
+    kept: int
+    text: int
+    encoding: int
+    answering: int
+    unpruned_answering: int
+    crops: int
+
+
+@dataclass
+class Estimate:
+    """What the lines that can be answered add up to. `images` are different ones, by path."""
+
+    questions: int = 0
+    images: int = 0
+    crops: int = 0
+    visual: int = 0
+    kept: int = 0
+    text: int = 0
+    flops: int = 0
+    unpruned_flops: int = 0
+    _seen: set[int] = field(default_factory=set)
+
+    def add(self, cost: Cost, image: str | bytes) -> None:
+        """Count a question; an image is encoded with the first question about it."""
+        key = hash(image)  # 64 bits, of this process
+        fresh = key not in self._seen
+        self._seen.add(key)
+        self.questions += 1
+        self.images += fresh
+        self.crops += cost.crops * fresh
+        self.visual += cost.visual
+        self.kept += cost.kept
+        self.text += cost.text
+        self.flops += cost.answering + cost.encoding * fresh
+        self.unpruned_flops += cost.unpruned_answering + cost.encoding * fresh
+
+
+class DryRun:
+    """Looks at every line and at the header of every image; holds a few bytes for each.
+
+    Args:
+        streams: where the summary goes.
+        load, run: what the run would be made with.
+        questions: the lines to look at.
+    """
+
+    def __init__(self, streams: Streams, load: LoadSettings, run: RunSettings, questions: Questions) -> None:
+        self._streams, self._load, self._run, self._questions = streams, load, run, questions
+        self.tally, self.estimate, self.failed = Tally(), Estimate(), 0
+        self.first: list[Question] = []
+        self.probe: Probe | None = None
+        self._size = lru_cache(_REMEMBERED)(_image_size)
+
+    def go(self) -> Exit:
+        """Look at everything, print the summary, and return what a run would end with at best.
+
+        Raises:
+            CheckpointError: there is no configuration.
+            InputError: no question.
+        """
+        with self._streams.library_noise(), self._streams.busy("checking"):
+            from adafv.loading.checkpoint import read_config
+
+            cost = _costs(read_config(self._load), self._run)
+            for line in self._questions.todo():
+                try:
+                    self._look_at(line, cost)
+                except InputError as error:
+                    self._fail(line.failed(error))
+        if not self._questions.lines:
+            raise no_question(self._questions.source.name, None)
+        self._streams.say(self._summary())
+        if self.failed:
+            self._streams.console.print(summary.failures(self.tally), soft_wrap=True)
+        return Exit.SOME_FAILED if self.failed else Exit.OK
+
+    def _look_at(self, line: Line, cost: Callable[[int, int, int], Cost]) -> None:
+        if line.failure is not None:
+            self._fail(line)
+            return
+        # Data URIs are not remembered: they are long, and seldom there twice.
+        size = self._size(line.source) if isinstance(line.source, str) else _image_size(line.source)
+        if isinstance(size, Failure):
+            raise ImageError(size.message, size.fix)
+        width, height = size
+        text = -(-len(line.text) // LETTERS_PER_TOKEN)
+        self.estimate.add(cost(width, height, text), line.source)
+        if len(self.first) < PROBED:
+            self.first.append(line.question)
+
+    def _fail(self, line: Line) -> None:
+        self.failed += 1
+        if self.failed <= _LISTED:
+            self.tally.add(Answer(line.question_id, line.text, None, "", error=line.failure))
+
+    def to_json(self) -> dict[str, Any]:
+        """One object, for stdout."""
+        estimate = self.estimate
+        return {
+            "lines": estimate.questions + self.failed,
+            "skipped": self._questions.skipped,
+            "questions": estimate.questions,
+            "failed": self.failed,
+            "images": estimate.images,
+            "keep": self._run.budget.text,
+            "pruner": self._run.pruner,
+            "tokens": {"visual": estimate.visual, "kept": estimate.kept, "text": estimate.text},
+            "crops": estimate.crops,
+            "flops": {"total": estimate.flops, "unpruned_total": estimate.unpruned_flops},
+            "assumed": {
+                "template_tokens": TEMPLATE_BEFORE + TEMPLATE_AFTER,
+                "letters_per_token": LETTERS_PER_TOKEN,
+                "generated_tokens": _generated(self._run),
+            },
+            "probe": None if self.probe is None else asdict(self.probe),
+            "first_failed": [
+                {"question_id": one.question_id, "type": one.type, "message": one.message} for one in self.tally.failed
+            ],
+        }
+
+    def _summary(self) -> Text:
+        estimate, text = self.estimate, Text()
+        label = "would answer".ljust(15)
+        skipped = f", {self._questions.skipped} are answered already" if self._questions.skipped else ""
+        failed = f", {self.failed} would fail" if self.failed else ""
+        text.append(label, "bold").append(
+            f"{estimate.questions} questions, {estimate.images} images{failed}{skipped}\n"
+        )
+        if not estimate.questions:
+            return text
+        saved = 1 - estimate.kept / estimate.visual
+        kept = f"{estimate.kept} of {estimate.visual} kept, {saved:.0%} saved; {estimate.crops} crops to encode\n"
+        text.append("visual tokens".ljust(15), "bold").append(kept)
+        spent = units.part_of(estimate.flops, estimate.unpruned_flops, units.DECIMAL, "FLOPs unpruned")
+        less = 1 - estimate.flops / estimate.unpruned_flops
+        text.append("compute".ljust(15), "bold").append(f"about {spent}, {less:.0%} saved\n")
+        text.append(" " * 15 + f"if questions have {LETTERS_PER_TOKEN} letters a token and answers ", "dim")
+        text.append(f"{_generated(self._run)} tokens", "dim")
+        return text
+
+
+def _generated(run: RunSettings) -> int:
+    return min(GENERATED, run.max_new_tokens)
+
+
+def _image_size(source: str | bytes) -> tuple[int, int] | Failure:
+    """Width and height, or what is wrong: an error that is remembered must not hold on to its traceback."""
+    from adafv.images import image_size
+
+    try:
+        return image_size(source)
+    except ImageError as error:
+        return Failure(type(error).__name__, error.what, error.fix)
+
+
+def _costs(config: Any, run: RunSettings) -> Callable[[int, int, int], Cost]:
+    """A function of an image's width and height and the tokens of a question."""
+    from adafv.costs.plan import PromptPlan, plan_answer, plan_image
+
+    @lru_cache(_REMEMBERED)
+    def cost(width: int, height: int, text: int) -> Cost:
+        image = plan_image(config, height, width)
+        prompt = PromptPlan(TEMPLATE_BEFORE, TEMPLATE_AFTER + text, _generated(run))
+        plan = plan_answer(config, image, run.budget, prompt, pruner=run.pruner)
+        encoding = plan.flops.vision + plan.flops.projector
+        return Cost(
+            visual=plan.tokens.visual,
+            kept=plan.tokens.kept,
+            text=plan.tokens.text,
+            encoding=encoding,
+            answering=plan.flops.total - encoding,
+            unpruned_answering=plan.flops.unpruned_total - encoding,
+            crops=plan.tokens.crops,
+        )
+
+    return cost

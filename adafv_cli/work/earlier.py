@@ -1,0 +1,140 @@
+"""Reads the answers that an earlier run left: which are good, which are to be made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from adafv.errors import InputError
+from adafv.records import QuestionId
+from adafv_cli.work.jsonl import id_key, text_key
+
+Setting = tuple[str, str]  # pruner and keep
+
+_OURS = {"question_id", "text", "model_id"}
+_MEASURED = {"prompt", "pruner", "keep", "tokens", "latency_s", "flops", "memory_bytes", "error"}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """By what the answers of a file are told apart.
+
+    Args:
+        repeated_ids: several may share an id as long as their questions differ.
+        settings: and as long as pruner or budget differ: a sweep's.
+    """
+
+    repeated_ids: bool = False
+    settings: bool = False
+
+    def key(self, question_id: QuestionId, text: str, setting: Setting) -> int:
+        """64 bits."""
+        return id_key(question_id, text if self.repeated_ids else "", *(setting if self.settings else ()))
+
+    def of(self, answer: Mapping[str, Any]) -> int:
+        """The key of an answer as it was read."""
+        setting = (str(answer.get("pruner")), str(answer.get("keep")))
+        return self.key(answer["question_id"], str(answer.get("prompt")), setting)
+
+
+@dataclass
+class Found:
+    """What a file of answers holds.
+
+    Args:
+        done: of answered lines, key of the id to key of the question.
+        failed: lines with an error.
+        repeated: answers beyond the first to one id.
+        good_bytes: the length without a torn last line.
+        torn_bytes: the length of that.
+        first: the first answer.
+        last: the id of the last whole line, as JSON.
+        places: of a sweep's answered lines, key of the id to where in the file.
+    """
+
+    done: dict[int, int] = field(default_factory=dict)
+    failed: int = 0
+    repeated: int = 0
+    good_bytes: int = 0
+    torn_bytes: int = 0
+    first: dict[str, Any] | None = None
+    last: str = ""
+    places: dict[int, int] = field(default_factory=dict)
+
+
+def read(path: Path, keys: Keys) -> Found:
+    """Look through a file of answers once; of each line, only a few keys of 64 bits are kept.
+
+    Raises:
+        InputError: a whole line that is no answer, ids that were used more than once, or answers of a sweep.
+    """
+    found = Found()
+    with path.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            if not raw.endswith(b"\n"):
+                found.torn_bytes = len(raw)
+                break
+            if raw.strip():
+                _note(_answer(raw, number, path, keys), found, path, keys)
+            found.good_bytes += len(raw)
+    return found
+
+
+def copy_good(old: BinaryIO, new: BinaryIO, keys: Keys) -> None:
+    """Copy the first good answer to each id, byte for byte."""
+    kept: set[int] = set()
+    for raw in old:
+        if not raw.endswith(b"\n") or not raw.strip():
+            continue
+        answer = json.loads(raw)
+        key = keys.of(answer)
+        if answer.get("error") is None and key not in kept:
+            kept.add(key)
+            new.write(raw)
+
+
+def _answer(raw: bytes, number: int, path: Path, keys: Keys) -> dict[str, Any]:
+    """An answer of ours; any other line means that the file is something else, and not to be touched."""
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        found = None
+    needed = _OURS | _MEASURED if keys.settings else _OURS
+    if not isinstance(found, dict) or not needed <= found.keys():
+        command = "sweep" if keys.settings else "batch"
+        what = f"-o: line {number} of {path} is no answer of `adafv {command}`, so the file is left as it is"
+        raise InputError(what, "give the -o of the run that is to go on, or delete that line")
+    return found
+
+
+def _note(answer: dict[str, Any], found: Found, path: Path, keys: Keys) -> None:
+    """Count an answer.
+
+    Raises:
+        InputError: it is one that this kind of run does not write.
+    """
+    found.last = json.dumps(answer["question_id"])
+    if answer.get("error") is not None:
+        found.failed += 1
+        return
+    key, asked = keys.of(answer), text_key(str(answer.get("prompt")))
+    if found.first is not None and not keys.settings and _setting(answer) != _setting(found.first):
+        what = f"-o: {path.name} has answers under several settings"
+        raise InputError(what, "go on as it was begun: with `adafv sweep`")
+    if key not in found.done:
+        found.done[key] = asked
+        found.first = found.first or answer
+        if keys.settings:
+            found.places[key] = found.good_bytes
+        return
+    found.repeated += 1
+    if found.done[key] != asked:
+        what = f"-o: {path.name} has answers to different questions with question_id {found.last}"
+        raise InputError(what, "go on as it was begun: with --repeated-ids")
+
+
+def _setting(answer: Mapping[str, Any]) -> tuple[Any, Any]:
+    return answer.get("pruner"), answer.get("keep")

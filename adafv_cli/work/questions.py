@@ -1,0 +1,206 @@
+"""The input of a batch: which lines there are, which of them are asked now, and under which id."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from adafv.errors import InputError
+from adafv_cli.exits import UsageError
+from adafv_cli.work.earlier import Keys, Setting
+from adafv_cli.work.jsonl import Line, id_key, text_key
+from adafv_cli.work.source import Source
+
+_OWN_ID = "give each line an id of its own, or none"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` disjoint parts of the questions, numbered from 1; all questions about an image are in one."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> Shard:
+        """Read `I/N`.
+
+        Raises:
+            UsageError: not of that form, or I not between 1 and N.
+        """
+        if text is None:
+            return cls()
+        match = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip())
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"--shard: {text!r} is no part of a whole", "give 1/4, 2/4, 3/4 or 4/4")
+        return cls(int(match[1]), int(match[2]))
+
+    def holds(self, line: Line) -> bool:
+        """By the image as it is written, so that it is the same everywhere; by number where there is none."""
+        if self.count == 1:
+            return True
+        name = posixpath.normpath(line.image) if line.image else str(line.number)
+        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.count == self.index - 1
+
+
+@dataclass
+class Census:
+    """What a file holds, found before a model is loaded.
+
+    `lines`, `todo` and their `answers` to come are of this shard, `questions` of the whole file; `missing` counts
+    questions whose image is not there, and `first_missing` is one of them.
+    """
+
+    lines: int = 0
+    questions: int = 0
+    todo: int = 0
+    answers: int = 0
+    missing: int = 0
+    first_missing: Line | None = None
+    first_failed: Line | None = None
+
+
+@dataclass
+class Questions:
+    """The lines of an input that are to be answered.
+
+    Args:
+        source: where they come from.
+        shard: which of them are ours.
+        done: of answers that there are already: their key to that of the question.
+        keys: by what answers are told apart.
+        settings: what each line is answered under.
+    """
+
+    source: Source
+    shard: Shard = field(default_factory=Shard)
+    done: Mapping[int, int] = field(default_factory=dict)
+    keys: Keys = field(default_factory=Keys)
+    settings: Sequence[Setting] = (("", ""),)
+    lines: int = 0
+    skipped: int = 0
+    _seen: set[int] = field(default_factory=set)
+
+    def census(self) -> Census:
+        """Look through a file once; of each line, only a key of 64 bits is kept.
+
+        Raises:
+            InputError: no question in it, or an id that two lines have.
+            UsageError: a question that was answered differs from the one that has its id now.
+        """
+        found = Census()
+        for line in self.source.lines():
+            if line.has_id:
+                key = self._id(line)
+                if key in self._seen:
+                    raise self._twice(line)
+                self._seen.add(key)
+            if line.failure is None:
+                found.questions += 1
+            elif found.first_failed is None:
+                found.first_failed = line
+            if self.shard.holds(line):
+                self._count(line, found)
+        if not found.questions:
+            raise no_question(self.source.name, found.first_failed)
+        return found
+
+    def _count(self, line: Line, found: Census) -> None:
+        found.lines += 1
+        if self._other_question(line):
+            what = f"the answer to question_id {line.question_id!r} is to another question than line {line.number}'s"
+            raise UsageError(what, "ids must stay what they were: write to another file with -o, or use --force")
+        left = self.left(line)
+        if not left:
+            return
+        found.todo += 1
+        found.answers += len(left)
+        if line.failure is None and isinstance(line.source, str) and _is_missing(line.source):
+            found.missing += 1
+            found.first_missing = found.first_missing or line
+
+    def todo(self, stop: threading.Event | None = None) -> Iterator[Line]:
+        """The lines to answer, in order; those with a `failure` cannot be."""
+        return (line for line in self.ours(stop) if self.left(line))
+
+    def ours(self, stop: threading.Event | None = None) -> Iterator[Line]:
+        """The lines of this shard, in order; counts those that are answered under every setting as skipped."""
+        for line in self.source.lines(stop):
+            self.lines += 1
+            line = self._identified(line)
+            if self.shard.holds(line):
+                self.skipped += not self.left(line)
+                yield line
+
+    def left(self, line: Line) -> list[Setting]:
+        """The settings under which a line is not answered yet."""
+        return [setting for setting in self.settings if self.key(line, setting) not in self.done or not line.has_id]
+
+    def key(self, line: Line, setting: Setting) -> int:
+        """The key of a line's answer."""
+        return self.keys.key(line.question_id, line.text, setting)
+
+    def _identified(self, line: Line) -> Line:
+        """Make sure that no two lines of the output have one id."""
+        if not line.has_id:
+            taken = id_key(line.question_id) in self._seen or self._done(line)
+            return _renamed(line) if taken else line
+        if self.source.file is not None:  # the census has seen to it
+            return line
+        key = self._id(line)
+        if key in self._seen:
+            return _renamed(line.failed(InputError(f"another line has question_id {line.question_id!r}", _OWN_ID)))
+        self._seen.add(key)
+        if self._other_question(line):
+            what = f"the answer to question_id {line.question_id!r} is to another question than this line's"
+            return _renamed(line.failed(InputError(what, _OWN_ID)))
+        return line
+
+    def _id(self, line: Line) -> int:
+        return id_key(line.question_id, line.text if self.keys.repeated_ids else "")
+
+    def _done(self, line: Line) -> list[int]:
+        """The keys of the line's answers that there are already."""
+        return [key for setting in self.settings if (key := self.key(line, setting)) in self.done]
+
+    def _other_question(self, line: Line) -> bool:
+        done = self._done(line) if line.has_id and line.failure is None else []
+        return any(self.done[key] != text_key(line.text) for key in done)
+
+    def _twice(self, second: Line) -> InputError:
+        key = self._id(second)
+        first = next(line for line in self.source.lines() if line.has_id and self._id(line) == key)
+        what = (
+            f"{self.source.name}: lines {first.number} and {second.number} both have question_id {second.question_id!r}"
+        )
+        if first.text != second.text and not self.keys.repeated_ids:
+            return InputError(what, "give each its own, or use --repeated-ids, as for TextVQA (one id per image)")
+        return InputError(what, _OWN_ID)
+
+
+def no_question(name: str, failed: Line | None) -> InputError:
+    """The error of an input that asks nothing; `failed` is its first line that is no question."""
+    if failed is None or failed.failure is None:
+        return InputError(f"{name} is empty", 'write lines like {"image": "photo.jpg", "text": "what is this?"}')
+    what = f"{name} holds no question; line {failed.number}: {failed.failure.message}"
+    return InputError(what, failed.failure.fix)
+
+
+def _renamed(line: Line) -> Line:
+    """Under an id that no other line has."""
+    return replace(line, question_id=f"line {line.number}", has_id=False)
+
+
+@lru_cache(maxsize=4096)
+def _is_missing(path: str) -> bool:
+    try:
+        return not Path(path).exists()
+    except (OSError, ValueError):
+        return True

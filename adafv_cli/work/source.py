@@ -1,0 +1,106 @@
+"""Where the lines of a batch come from: a file that can be read twice, or a pipe that cannot."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from adafv.errors import InputError
+from adafv_cli.console import Streams
+from adafv_cli.exits import UsageError
+from adafv_cli.work.jsonl import Line, parse, raw_lines
+
+_POLL_S = 0.1  # how soon a silent standard input notices that the run was stopped
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of questions, or standard input.
+
+    Args:
+        name: as the user gave it.
+        folder: what relative image paths are relative to.
+        file: `None` for what can be read only once: standard input or a pipe.
+        stream: what to read otherwise.
+    """
+
+    name: str
+    folder: Path
+    file: Path | None = None
+    stream: BinaryIO | None = None
+
+    @classmethod
+    def of(cls, name: str, image_folder: Path | None, streams: Streams) -> Source:
+        """Open an input.
+
+        Raises:
+            UsageError: it cannot be read, or nothing is piped.
+        """
+        if image_folder is not None and not image_folder.is_dir():
+            raise UsageError(f"--image-folder: {image_folder} is no folder", "check the path")
+        if name == "-":
+            if streams.stdin.isatty():
+                raise UsageError(
+                    "INPUT is missing: nothing is piped to standard input", "give a file of questions, or pipe one in"
+                )
+            return cls("standard input", image_folder or Path(), stream=streams.stdin.buffer)
+        path = Path(name)
+        try:
+            stream = path.open("rb")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"input {name!r}: {reason}", "check the path; - reads standard input") from None
+        if not stat.S_ISREG(path.stat().st_mode):  # <(...) of a shell
+            return cls(name, image_folder or Path(), stream=stream)
+        stream.close()
+        return cls(name, image_folder or path.parent, file=path)
+
+    def lines(self, stop: threading.Event | None = None) -> Iterator[Line]:
+        """The lines that are not blank; no further ones once `stop` is set.
+
+        Raises:
+            InputError: reading fails half-way.
+        """
+        stop = stop or threading.Event()
+        try:
+            with self._opened(stop) as stream:
+                for number, raw in raw_lines(stream):
+                    if stop.is_set():  # the line may have been cut off by it
+                        return
+                    yield parse(number, raw, self.folder)
+        except OSError as error:
+            raise InputError(
+                f"{self.name} cannot be read: {error.strerror}", "check the disk or the network"
+            ) from error
+
+    def _opened(self, stop: threading.Event) -> BinaryIO:
+        if self.file is not None:
+            return self.file.open("rb")
+        stream = cast(BinaryIO, self.stream)
+        try:
+            return io.BufferedReader(_Stoppable(stream.fileno(), stop))
+        except (OSError, ValueError):  # a test's stream
+            return io.BytesIO(stream.read())
+
+
+class _Stoppable(io.RawIOBase):
+    """A pipe that ends when a run is stopped: a thread that waits for the next line would keep the process alive."""
+
+    def __init__(self, number: int, stop: threading.Event) -> None:
+        self._number, self._stop = number, stop
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._stop.is_set():
+            if select.select([self._number], [], [], _POLL_S)[0]:
+                return os.readv(self._number, [buffer])
+        return 0
