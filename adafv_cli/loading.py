@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,8 @@ def load_for_image(source: str | bytes, settings: LoadSettings, run: RunSettings
 
 def is_scene(source: str | bytes) -> bool:
     """Whether an image that can be opened is one that the demo's renderer drew."""
-    from PIL import Image
+    from adafv.image_files import opened
+    from adafv.images import MAX_PIXELS
 
-    with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+    with opened(source, MAX_PIXELS) as image:
         return SCENE_KEY in image.info

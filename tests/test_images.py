@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 from adafv.errors import ImageError
 from adafv.images import MAX_PIXELS, check_image, check_resized, content_key, image_size, open_image
@@ -52,7 +52,9 @@ def refusal(source: object, **options: int) -> ImageError:
 # What must work
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM", "GIF", "WEBP", "TGA", "PCX", "ICO", "JPEG2000"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "TIFF", "BMP", "PPM", "GIF", "WEBP", "TGA", "PCX", "ICO", "JPEG2000", "DIB", "QOI"]
+)
 def test_file_formats_give_their_pixels(kind, tmp_path):
     options = {"lossless": True} if kind == "WEBP" else {}
     path = tmp_path / f"image.{kind.lower()}"
@@ -62,6 +64,14 @@ def test_file_formats_give_their_pixels(kind, tmp_path):
         assert (opened.mode, opened.size, opened.getpixel((3, 3))) == ("RGB", (16, 16), BLUE)
         assert image_size(source) == (16, 16)
         check_image(source)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "AVIF"])
+def test_lossy_formats_come_close(kind):
+    if not features.check({"JPEG": "jpg"}.get(kind, "avif")):
+        pytest.skip(f"Pillow was built without {kind}")
+    red, green, blue = one_pixel(Image.new("RGB", (16, 16), BLUE), kind, quality=95)
+    assert max(red, green) < 8 and blue > 247
 
 
 def test_pil_image_is_copied_and_left_alone():

@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "adafv/pruners/mixture.py": TORCH,
     "adafv/evidence.py": TORCH,
     "adafv/timing.py": TORCH,
+    "adafv/image_files.py": {"PIL"},
     "adafv/images.py": {"PIL"},
     "adafv/prompt.py": MODELS | {"jinja2"},  # what transformers renders chat templates with
     "adafv/streaming/runs.py": set(),
