@@ -13,7 +13,7 @@ import adafv
 from adafv import BatchSettings, Question, pipeline
 from adafv.errors import OutOfMemoryError
 from adafv.pipeline import Pipeline
-from adafv.streaming.encoder_cache import Encoder
+from adafv.streaming.encoder_cache import EncoderCache
 from tests.conftest import noise
 from tests.stock import encoded
 from tests.test_streaming import RUN, questions, texts
@@ -104,16 +104,16 @@ def test_no_pixels_are_held_once_they_are_encoded_or_refused(llava: adafv.Model)
     asked = [Question(i, b"no image" if i % 3 == 1 else noise(60, 60, seed=i % 4), "what?") for i in range(12)]
     stream = llava.stream(asked, RUN, BatchSettings(batch_size=2, workers=3))
     assert sum(a.error is not None for a in stream) == 4
-    assert not stream._sweep._feeder._loading
+    assert not stream._sweep._prefetcher._loading
 
 
 def test_an_encoding_too_large_to_be_held_puts_no_other_out() -> None:
-    encoder = Encoder(None, limit_bytes=10)  # type: ignore[arg-type]
+    encoder = EncoderCache(None, limit_bytes=10)  # type: ignore[arg-type]
     for key, size in (("a", 6), ("b", 11), ("c", 4)):
-        encoder._hold(key, SimpleNamespace(bytes=size))  # type: ignore[arg-type]
-    assert [encoder.holds(key) for key in "abc"] == [True, False, True]
-    encoder._hold("d", SimpleNamespace(bytes=1))  # type: ignore[arg-type]
-    assert [encoder.holds(key) for key in "acd"] == [False, True, True]
+        encoder._keep(key, SimpleNamespace(bytes=size))  # type: ignore[arg-type]
+    assert [key in encoder for key in "abc"] == [True, False, True]
+    encoder._keep("d", SimpleNamespace(bytes=1))  # type: ignore[arg-type]
+    assert [key in encoder for key in "acd"] == [False, True, True]
 
 
 def test_an_encoding_holds_no_memory_of_others(llava: adafv.Model) -> None:

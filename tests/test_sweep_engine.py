@@ -67,8 +67,8 @@ def test_each_image_is_encoded_once_for_any_number_of_settings(llava: adafv.Mode
         rows = list(stream)
     assert (stream.stats.images_encoded, stream.stats.cache_hits) == (4, 16)
     assert heard.vision_calls <= 4
-    bills = {tuple(charged(column(rows, place))) for place in range(len(RUNS))}
-    assert len(bills) == 1 and len(bills.pop()) == 4  # to every setting, for the same questions
+    charges = {tuple(charged(column(rows, place))) for place in range(len(RUNS))}
+    assert len(charges) == 1 and len(charges.pop()) == 4  # to every setting, for the same questions
 
 
 def test_costs_are_those_that_a_setting_has_alone(llava: adafv.Model) -> None:
@@ -126,7 +126,7 @@ def test_a_question_may_ask_for_some_of_the_settings(llava: adafv.Model) -> None
     assert heard.vision_calls == 1
     everything = list(llava.sweep(asked, RUNS))
     assert texts(rows[0]) == texts([everything[0][1], everything[0][4]])
-    assert charged([rows[0][0], rows[1][1]]) == [0]  # billed to each setting once
+    assert charged([rows[0][0], rows[1][1]]) == [0]  # charged to each setting once
     assert charged([rows[1][0], rows[4][0]]) == [1]
 
 
@@ -152,7 +152,7 @@ def _fails(llava: adafv.Model, length: int) -> bool:
     return answer.error is not None
 
 
-def test_the_bill_goes_to_the_first_question_that_is_answered_under_each_setting(
+def test_the_charge_goes_to_the_first_question_that_is_answered_under_each_setting(
     llava: adafv.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Pipeline.run

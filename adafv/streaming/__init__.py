@@ -1,1 +1,1 @@
-"""A stream of questions at the machine's limit: read ahead, encoded once, batched by length, answered in order."""
+"""Streams of questions: prefetched, each image encoded once, scheduled in batches, answered in order."""

@@ -1,4 +1,4 @@
-"""Encoded images by content, so that each is encoded once however its questions are spread."""
+"""Caches encoded images by content, so that each is encoded once however its questions are spread."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ class Loaded:
     seconds: float
 
 
-class Encoder:
-    """Encodes images in groups, and holds on to what it made.
+class EncoderCache:
+    """Encodes images in groups, keeps their encodings, and charges each setting for an image once.
 
-    What is held is bounded in bytes, the least recently used leaves first; an encoding larger than that on its own
-    is not held.
+    The encodings kept are bounded in bytes, the least recently used leaves first; one larger than the bound on its
+    own is not kept.
 
     Args:
         pipeline: of the loaded checkpoint.
         limit_bytes: of all encodings together.
-        runs: what is billed for an image: each of them as if it had been encoded for that one alone.
+        runs: settings of the sweep. Each is charged an image's encoding once, as if it had run alone.
     """
 
     def __init__(self, pipeline: Pipeline, limit_bytes: int, runs: Sequence[RunSettings] = ()) -> None:
         self._pipeline, self._limit, self._runs = pipeline, limit_bytes, tuple(runs)
-        self._held: OrderedDict[str, ImageEncoding] = OrderedDict()
+        self._encodings: OrderedDict[str, ImageEncoding] = OrderedDict()
         self._bytes = 0
-        self._unbilled: dict[str, dict[RunSettings, EncodingCost]] = {}
+        self._uncharged: dict[str, dict[RunSettings, EncodingCost]] = {}
 
-    def holds(self, key: str) -> bool:
-        """Whether an image of that content key is held; may be asked from any thread."""
-        return key in self._held
+    def __contains__(self, key: str) -> bool:
+        """Whether the image of that content key is encoded; may be asked from any thread."""
+        return key in self._encodings
 
-    def held(self, key: str) -> ImageEncoding | None:
-        """The encoding under that content key, now the most recently used."""
-        encoding = self._held.get(key)
+    def get(self, key: str) -> ImageEncoding | None:
+        """Look up the encoding under that content key, and mark it as the most recently used."""
+        encoding = self._encodings.get(key)
         if encoding is not None:
-            self._held.move_to_end(key)
+            self._encodings.move_to_end(key)
         return encoding
 
     def encode(self, images: Mapping[str, Loaded]) -> dict[str, ImageEncoding]:
-        """Encode images that are not held, by content key."""
+        """Encode images that are not in the cache, by content key."""
         encoded: dict[str, ImageEncoding] = {}
         for group in _groups(images):
             watch = Stopwatch(self._pipeline.devices)
@@ -68,34 +68,34 @@ class Encoder:
             for key, encoding in zip(group, encodings, strict=True):
                 encoded[key] = encoding
                 cost = EncodingCost(images[key].seconds, watch["vision"] / len(group))
-                self._unbilled[key] = dict.fromkeys(self._runs, cost)
-                self._hold(key, encoding)
+                self._uncharged[key] = dict.fromkeys(self._runs, cost)
+                self._keep(key, encoding)
         return encoded
 
-    def bill(self, key: str, run: RunSettings) -> EncodingCost | None:
-        """What encoding that image took, said once to each run: with the first question that is answered with it."""
-        bills = self._unbilled.get(key, {})
-        cost = bills.pop(run, None)
-        if not bills:
-            self._unbilled.pop(key, None)
+    def charge(self, key: str, run: RunSettings) -> EncodingCost | None:
+        """Take the image's encoding cost: once per run, for the first question answered with it; then `None`."""
+        costs = self._uncharged.get(key, {})
+        cost = costs.pop(run, None)
+        if not costs:
+            self._uncharged.pop(key, None)
         return cost
 
-    def owe(self, key: str, run: RunSettings, cost: EncodingCost) -> None:
-        """Take back a bill whose question was not answered: the next one about that image gets it."""
-        self._unbilled.setdefault(key, {})[run] = cost
+    def refund(self, key: str, run: RunSettings, cost: EncodingCost) -> None:
+        """Undo a charge whose question failed; the next question about the image is charged instead."""
+        self._uncharged.setdefault(key, {})[run] = cost
 
-    def _hold(self, key: str, encoding: ImageEncoding) -> None:
+    def _keep(self, key: str, encoding: ImageEncoding) -> None:
         if encoding.bytes > self._limit:
             return
-        self._held[key] = encoding
+        self._encodings[key] = encoding
         self._bytes += encoding.bytes
         while self._bytes > self._limit:
-            _, oldest = self._held.popitem(last=False)
+            _, oldest = self._encodings.popitem(last=False)
             self._bytes -= oldest.bytes
 
 
 def _groups(images: Mapping[str, Loaded]) -> Iterator[list[str]]:
-    """Keys of images that go through the vision tower together."""
+    """Divide images, by key, into groups that go through the vision tower together."""
     group: list[str] = []
     crops = 0
     for key, loaded in images.items():

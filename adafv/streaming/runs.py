@@ -1,4 +1,4 @@
-"""Several settings for one stream of questions: the grid of a sweep, and which of its settings are the same."""
+"""Makes the settings of a sweep, and tells which of them come to the same for an image."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from adafv.settings import RunSettings
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, and the settings of a sweep that it is still to be answered under, in their order."""
+    """Ask one question under some settings of a sweep, in their order."""
 
     question: Question
     runs: tuple[RunSettings, ...]
 
 
 def unpruned(run: RunSettings) -> RunSettings:
-    """The same with every visual token."""
+    """Change settings to keep every visual token."""
     return replace(run, keep="all", pruner="none")
 
 
 def grid(run: RunSettings, pruners: Iterable[str], budgets: Iterable[str]) -> list[RunSettings]:
-    """The unpruned run, then every pruner at every budget, each once.
+    """List the unpruned run, then every pruner at every budget, each once.
 
     Args:
         run: whatever else is the same for all of them.
@@ -47,7 +47,7 @@ def grid(run: RunSettings, pruners: Iterable[str], budgets: Iterable[str]) -> li
 
 @lru_cache(4096)
 def effective(run: RunSettings, visual: int) -> RunSettings:
-    """What a run comes to for an image with `visual` candidates: equal results for runs that do the same."""
+    """Reduce a run to what it does to an image of N visual tokens: runs that would feed the same ones compare equal."""
     keep = run.budget.tokens(visual)
     whole = run.pruner == "none" or keep >= visual
     return unpruned(run) if whole else replace(run, keep=keep)

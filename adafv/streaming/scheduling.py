@@ -1,4 +1,4 @@
-"""A batch of questions, answered under every run that they are asked under while their images are encoded."""
+"""Schedules the questions of a stream: which are answered together, under which settings, and what if that fails."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from adafv.pipeline import Pipeline
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question
 from adafv.settings import RunSettings
-from adafv.streaming.encoder_cache import Encoder, EncodingCost, Loaded
-from adafv.streaming.prefetching import Feeder, Ticket
+from adafv.streaming.encoder_cache import EncoderCache, EncodingCost, Loaded
+from adafv.streaming.prefetching import Prefetcher, Ticket
 from adafv.streaming.runs import effective
 
-_One = TypeVar("_One")
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True)
@@ -44,81 +44,108 @@ class Answerer(Protocol):
     pipeline: Pipeline
 
     def render(self, question: Question, run: RunSettings) -> Prompt:
-        """The prompt of a question; raises `InputError`."""
+        """Make the prompt of a question; raises `InputError`."""
 
     def run(self, tasks: Sequence[Task], run: RunSettings) -> list[Answer]:
         """Answer a batch."""
 
     def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
-        """The answer of a question that cannot be answered."""
+        """Make the answer of a question that cannot be answered."""
 
 
 @dataclass
-class _Pending:
-    """A ticket whose image is encoded; `places` are those of its answers, by what is to be run for them."""
+class _Encoded:
+    """A ticket whose image is encoded. `slots[run]`: those of `ticket.answers` that executing `run` fills."""
 
     ticket: Ticket
     question: Question
     prompt: Prompt
     key: str
     encoding: ImageEncoding
-    places: dict[RunSettings, list[int]]
+    slots: dict[RunSettings, list[int]]
+
+    @classmethod
+    def of(cls, ticket: Ticket, key: str, encoding: ImageEncoding) -> _Encoded:
+        """Group a ticket's runs by what they amount to for this image, so that equal ones are executed once."""
+        if ticket.question is None or ticket.prompt is None:
+            raise InputError("a ticket without a prompt", "")
+        firsts: dict[RunSettings, RunSettings] = {}
+        slots: dict[RunSettings, list[int]] = {}
+        for slot, run in enumerate(ticket.runs):
+            first = firsts.setdefault(effective(run, encoding.visual), run)
+            slots.setdefault(first, []).append(slot)
+        return cls(ticket, ticket.question, ticket.prompt, key, encoding, slots)
+
+    def fill(self, run: RunSettings, answer: Answer) -> None:
+        """Put an answer into the slots of `run`, each under its own settings' names."""
+        for slot in self.slots[run]:
+            own = self.ticket.runs[slot]
+            same = own == run
+            self.ticket.answers[slot] = answer if same else replace(answer, pruner=own.pruner, keep=own.budget.text)
 
 
-class Answering:
-    """Sets the answers of tickets, batch by batch.
+class Scheduler:
+    """Fills the answers of tickets, batch by batch.
 
-    What cannot be answered is found by halving, under each run on its own; nothing else is lost by it. Out of memory,
-    the batches to come are as large as what fitted.
+    A question that cannot be answered is found by halving its batch, under each run on its own; no other is lost by
+    it. After running out of memory, the batches to come are as large as what fitted.
 
     Args:
         model: answers batches.
-        runs: all there are. The order in which a batch goes through them is turned by one from batch to batch, and
-            each goes once without being counted where there are several: or comparing them would not be fair.
-        encoder: of images.
-        feeder: where tickets come from.
+        runs: all there are. With several runs the order rotates by one per batch, and each run's first batch is
+            preceded by an unmeasured warm-up, so that their latencies can be compared.
+        cache: of encoded images.
+        prefetcher: where tickets come from.
         stats: kept up to date; its `batch_size` follows what fits.
-        most: tickets in a batch.
+        largest: tickets in a batch at most.
     """
 
     def __init__(
         self,
         model: Answerer,
         runs: Sequence[RunSettings],
-        encoder: Encoder,
-        feeder: Feeder,
+        *,
+        cache: EncoderCache,
+        prefetcher: Prefetcher,
         stats: StreamStats,
-        most: int,
+        largest: int,
     ) -> None:
         self._model, self._runs = model, list(runs)
-        self._encoder, self._feeder = encoder, feeder
-        self._stats, self._most = stats, most
+        self._cache, self._prefetcher = cache, prefetcher
+        self._stats, self._largest = stats, largest
         self._cold = set(self._runs) if len(self._runs) > 1 else set()
 
-    def answer(self, batch: list[Ticket]) -> None:
-        """Set all answers of a batch."""
-        encoded: list[_Pending] = []
-        roomy = self._in_parts(batch, lambda part: encoded.extend(self._encoded(part)), self._fail)
+    def answer_some(self, ready: Sequence[Ticket]) -> None:
+        """Answer a batch: the oldest ticket and those nearest to it in length, for little padding."""
+
+        def distance(ticket: Ticket) -> tuple[int, int]:
+            return abs(_length(ticket) - _length(ready[0])), ticket.number
+
+        self._answer(sorted(ready, key=distance)[: self._stats.batch_size])
+
+    def _answer(self, batch: list[Ticket]) -> None:
+        encoded: list[_Encoded] = []
+        roomy = self._in_parts(batch, lambda part: encoded.extend(self._encode(part)), self._fail)
         for run in self._runs:
-            asked = [one for one in encoded if run in one.places]
+            asked = [one for one in encoded if run in one.slots]
             if not asked:
                 continue
 
-            def give_up(one: _Pending, error: AdaFVError, run: RunSettings = run) -> None:
-                self._fail_under(one, run, error)
+            def give_up(one: _Encoded, error: AdaFVError, run: RunSettings = run) -> None:
+                one.fill(run, self._model.failed(one.question, run, error))
 
             attempt = self._attempt(run)
             roomy = self._in_parts(asked, attempt, give_up) and self._model.pipeline.has_room() and roomy
         self._runs.append(self._runs.pop(0))
         if roomy and encoded and len(batch) == self._stats.batch_size:
-            self._stats.batch_size = min(self._most, 2 * self._stats.batch_size)
+            self._stats.batch_size = min(self._largest, 2 * self._stats.batch_size)
 
     def _in_parts(
-        self, batch: list[_One], attempt: Callable[[list[_One]], None], fail: Callable[[_One, AdaFVError], None]
+        self, batch: list[_Part], attempt: Callable[[list[_Part]], None], fail: Callable[[_Part, AdaFVError], None]
     ) -> bool:
         """Attempt a batch, and its halves if that fails; whether it went at once."""
 
-        def fitting(part: list[_One]) -> int:
+        def fitting(part: list[_Part]) -> int:
             error = _error_of(attempt, part)
             if error is None:
                 return len(part)
@@ -128,20 +155,21 @@ class Answering:
             middle = len(part) // 2
             fitted = max(fitting(part[:middle]), fitting(part[middle:]))
             if isinstance(error, OutOfMemoryError):
-                self._most = self._stats.batch_size = max(1, fitted)
+                self._largest = self._stats.batch_size = max(1, fitted)
             return fitted
 
         return fitting(batch) == len(batch)
 
-    def _attempt(self, run: RunSettings) -> Callable[[list[_Pending]], None]:
-        """What answers a batch under one run; raises `InputError` or `OutOfMemoryError`, and nothing is answered."""
+    def _attempt(self, run: RunSettings) -> Callable[[list[_Encoded]], None]:
+        """Make what answers a batch under one run; it raises `InputError` or `OutOfMemoryError` and fills nothing."""
 
-        def attempt(part: list[_Pending]) -> None:
-            bills = [{place: self._encoder.bill(one.key, one.ticket.runs[place]) for place in one.places[run]}
-                     for one in part]  # fmt: skip
+        def attempt(part: list[_Encoded]) -> None:
+            charges = [
+                {slot: self._cache.charge(one.key, one.ticket.runs[slot]) for slot in one.slots[run]} for one in part
+            ]
             tasks = [
-                Task(one.question, one.prompt, one.encoding, next(iter(bill.values())))
-                for one, bill in zip(part, bills, strict=True)
+                Task(one.question, one.prompt, one.encoding, next(iter(charge.values())))
+                for one, charge in zip(part, charges, strict=True)
             ]
             try:
                 if run in self._cold:
@@ -149,25 +177,22 @@ class Answering:
                     self._model.run(tasks, replace(run, max_new_tokens=min(2, run.max_new_tokens)))
                 answers = self._model.run(tasks, run)
             except (InputError, OutOfMemoryError):
-                for one, bill in zip(part, bills, strict=True):
-                    for place, cost in bill.items():
+                for one, charge in zip(part, charges, strict=True):
+                    for slot, cost in charge.items():
                         if cost is not None:
-                            self._encoder.owe(one.key, one.ticket.runs[place], cost)
+                            self._cache.refund(one.key, one.ticket.runs[slot], cost)
                 raise
             for one, answer in zip(part, answers, strict=True):
-                _set(one, run, answer)
+                one.fill(run, answer)
 
         return attempt
-
-    def _fail_under(self, one: _Pending, run: RunSettings, error: AdaFVError) -> None:
-        _set(one, run, self._model.failed(one.question, run, error))
 
     def _fail(self, ticket: Ticket, error: AdaFVError) -> None:
         if ticket.question is not None:
             ticket.answers = [self._model.failed(ticket.question, run, error) for run in ticket.runs]
 
-    def _encoded(self, batch: list[Ticket]) -> list[_Pending]:
-        """The tickets with an image that can be read, each image encoded; the others are answered."""
+    def _encode(self, batch: list[Ticket]) -> list[_Encoded]:
+        """Encode the images of tickets; those with one that cannot be read are answered."""
         keys: dict[int, str] = {}
         images: dict[str, ImageEncoding] = {}
         fresh: dict[str, Loaded] = {}
@@ -178,20 +203,20 @@ class Answering:
                 self._fail(ticket, error)
                 continue
             keys[ticket.number] = key
-            held = self._encoder.held(key)
-            if held is not None:
-                images[key] = held
+            encoding = self._cache.get(key)
+            if encoding is not None:
+                images[key] = encoding
             elif loaded is not None:
                 fresh.setdefault(key, loaded)
         try:
-            images |= self._encoder.encode(fresh)
+            images |= self._cache.encode(fresh)
         finally:
             for key in keys.values():
-                self._feeder.forget(key)
+                self._prefetcher.forget(key)
         self._stats.images_encoded += len(fresh)
         self._stats.cache_hits += len(keys) - len(fresh)
         return [
-            _pending(ticket, keys[ticket.number], images[keys[ticket.number]])
+            _Encoded.of(ticket, keys[ticket.number], images[keys[ticket.number]])
             for ticket in batch
             if ticket.number in keys
         ]
@@ -201,34 +226,18 @@ class Answering:
         if ticket.image is None or ticket.question is None:
             raise InputError("a ticket without an image", "")
         image = ticket.image.result()
-        if self._encoder.holds(image.key):
+        if image.key in self._cache:
             return image.key, None
         if image.loaded is None:  # it was encoded when the ticket came, and has left the cache since
-            return image.key, self._feeder.load(ticket.question.image)
+            return image.key, self._prefetcher.load(ticket.question.image)
         return image.key, image.loaded.result()
 
 
-def _pending(ticket: Ticket, key: str, encoding: ImageEncoding) -> _Pending:
-    """A ticket that can be answered; runs that do the same with its image are run once."""
-    if ticket.question is None or ticket.prompt is None:
-        raise InputError("a ticket without a prompt", "")
-    firsts: dict[RunSettings, RunSettings] = {}
-    places: dict[RunSettings, list[int]] = {}
-    for place, run in enumerate(ticket.runs):
-        first = firsts.setdefault(effective(run, encoding.visual), run)
-        places.setdefault(first, []).append(place)
-    return _Pending(ticket, ticket.question, ticket.prompt, key, encoding, places)
+def _length(ticket: Ticket) -> int:
+    return ticket.prompt.text_tokens if ticket.prompt is not None else 0
 
 
-def _set(one: _Pending, run: RunSettings, answer: Answer) -> None:
-    """Put an answer in its place, and in those of the runs that do the same."""
-    for place in one.places[run]:
-        own = one.ticket.runs[place]
-        same = own == run
-        one.ticket.answers[place] = answer if same else replace(answer, pruner=own.pruner, keep=own.budget.text)
-
-
-def _error_of(attempt: Callable[[list[_One]], None], batch: list[_One]) -> AdaFVError | None:
+def _error_of(attempt: Callable[[list[_Part]], None], batch: list[_Part]) -> AdaFVError | None:
     """Why an attempt failed: without a traceback, which would keep its tensors in memory meanwhile."""
     try:
         attempt(batch)

@@ -1,21 +1,18 @@
-"""A stream of questions at the machine's limit: read ahead, encoded once, batched by length, answered in order."""
+"""Streams of answers at the machine's limit: questions are prefetched, batched by length and answered in order."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, RunSettings
-from adafv.streaming.encoder_cache import Encoder
-from adafv.streaming.prefetching import Feeder, Item, Ticket
-from adafv.streaming.scheduling import Answerer, Answering, StreamStats
+from adafv.streaming.encoder_cache import EncoderCache
+from adafv.streaming.prefetching import Item, Prefetcher
+from adafv.streaming.scheduling import Answerer, Scheduler, StreamStats
 
 _FIRST_BATCH = 8  # what `auto` begins with
 _LARGEST_BATCH = 32  # and where it ends
-_LINGER_S = 0.05  # how long an incomplete batch waits for an input that is slower than the model
-_POLL_S = 0.1  # how often a waiting stream looks whether it was stopped
 
 
 class SweepStream(Iterator[list[Answer]]):
@@ -41,20 +38,21 @@ class SweepStream(Iterator[list[Answer]]):
     ) -> None:
         self.stats = StreamStats(batch_size=_FIRST_BATCH if batch.batch_size == "auto" else batch.batch_size)
         self._stop = stop or threading.Event()
-        most = _LARGEST_BATCH if batch.batch_size == "auto" else batch.batch_size
-        self._window = batch.ahead * most
-        encoder = Encoder(model.pipeline, batch.cache_bytes, runs)
-        self._feeder = Feeder(
+        largest = _LARGEST_BATCH if batch.batch_size == "auto" else batch.batch_size
+        cache = EncoderCache(model.pipeline, batch.cache_bytes, runs)
+        self._prefetcher = Prefetcher(
             items,
             runs=runs,
             render=model.render,
             preprocess=model.pipeline.preprocess,
             failed=model.failed,
-            encoded=encoder.holds,
+            encoded=cache.__contains__,
             workers=batch.workers,
-            ahead=self._window,
+            ahead=batch.ahead * largest,
         )
-        self._answering = Answering(model, runs, encoder, self._feeder, self.stats, most)
+        self._scheduler = Scheduler(
+            model, runs, cache=cache, prefetcher=self._prefetcher, stats=self.stats, largest=largest
+        )
         self._answers = self._deliver()
 
     def __next__(self) -> list[Answer]:
@@ -63,60 +61,23 @@ class SweepStream(Iterator[list[Answer]]):
     def close(self) -> None:
         """End the stream early and let go of its threads."""
         self._answers.close()
-        self._feeder.close()  # a generator that never began does not end either
+        self._prefetcher.close()  # a generator that never began does not end either
 
     def _deliver(self) -> Generator[list[Answer]]:
-        """Answers in order, held back until those before them are there."""
+        """Yield answers in order, held back until those before them are there."""
         try:
             while True:
-                tickets = self._feeder.tickets
-                while tickets and tickets[0].answered:
-                    with self._feeder.changed:
-                        ticket = tickets.pop(0)
-                    self._feeder.done_with(1)
+                while (ticket := self._prefetcher.pop_answered()) is not None:
                     yield [answer for answer in ticket.answers if answer is not None]
                 if self._stop.is_set():
                     return
-                batch = self._next_batch()
-                if batch:
-                    self._answering.answer(batch)
-                elif not tickets:
-                    if self._feeder.error is not None:
-                        raise self._feeder.error
+                ready = self._prefetcher.ready(self.stats.batch_size, self._stop)
+                if ready:
+                    self._scheduler.answer_some(ready)
+                elif self._prefetcher.drained():
                     return
         finally:
-            self._feeder.close()
-
-    def _next_batch(self) -> list[Ticket]:
-        """The oldest open ticket and those nearest to it in length; empty when there is none or it was stopped."""
-        feeder = self._feeder
-        with feeder.changed:
-            while not self._stop.is_set():
-                if feeder.tickets and feeder.tickets[0].answered:
-                    return []
-                waiting = [ticket for ticket in feeder.tickets if not ticket.answered]
-                ready = [ticket for ticket in waiting if ticket.ready]
-                if not waiting and feeder.ended:
-                    return []
-                if len(ready) >= self.stats.batch_size or (ready and self._all_here(waiting, ready)):
-                    return self._like(ready)
-                feeder.changed.wait(_LINGER_S if ready else _POLL_S)
-        return []
-
-    def _all_here(self, waiting: list[Ticket], ready: list[Ticket]) -> bool:
-        """Whether waiting for a full batch would only waste time: the input gives no more for now."""
-        since = self._feeder.waiting_since
-        starved = since is not None and time.monotonic() - since >= _LINGER_S
-        full = len(self._feeder.tickets) >= self._window
-        return len(ready) == len(waiting) and (self._feeder.ended or starved or full)
-
-    def _like(self, ready: list[Ticket]) -> list[Ticket]:
-        """The oldest of those that are ready, and the ones nearest to it in length: little padding."""
-
-        def distance(ticket: Ticket) -> tuple[int, int]:
-            return abs(_length(ticket) - _length(ready[0])), ticket.number
-
-        return sorted(ready, key=distance)[: self.stats.batch_size]
+            self._prefetcher.close()
 
 
 class AnswerStream(Iterator[Answer]):
@@ -152,7 +113,3 @@ class AnswerStream(Iterator[Answer]):
     def close(self) -> None:
         """End the stream early and let go of its threads."""
         self._sweep.close()
-
-
-def _length(ticket: Ticket) -> int:
-    return ticket.prompt.text_tokens if ticket.prompt is not None else 0
