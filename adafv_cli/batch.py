@@ -13,14 +13,14 @@ from adafv import __version__
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
-from adafv_cli.files import same_file
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering import units
-from adafv_cli.rendering.run_report import RunReport, check_report
+from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.work.dryrun import DryRun
-from adafv_cli.work.earlier import Found, Keys, read
+from adafv_cli.work.earlier import Found, Keys, Setting, read
 from adafv_cli.work.probe import probe
 from adafv_cli.work.questions import Questions, Shard
+from adafv_cli.work.results import BatchResults
 from adafv_cli.work.run import Run
 from adafv_cli.work.source import Source
 from adafv_cli.workflags import WorkFlags, batch_flag
@@ -77,31 +77,29 @@ def batch(
         raise UsageError("--compare measures one question at a time", "use adafv ask --compare")
     shard = Shard.parse(flags.shard)
     lines = Source.of(source, flags.image_folder, streams)
-    check_report(flags.report, lines.file, flags.file)
-    if same_file(lines.file, flags.file):
-        raise UsageError(f"-o: {flags.output} is the input", "give the answers a file of their own")
+    flags.check_files(lines.file)
     recorded = made_with(load_settings, run_settings, flags) | {"command": "batch"}
     recorded |= {"keep": run_settings.budget.text, "pruner": run_settings.pruner}
     if flags.dry_run:
         raise typer.Exit(_dry_run(streams, load_settings, run_settings, batch_settings, flags, lines))
     keys = Keys(flags.repeated_ids)
+    everything = {"input": source} | all_settings(load_settings, run_settings, flags)
     with ExitStack() as stack:
         log = flags.log(stack, keys, recorded, streams, "model, keep and pruner")
-        questions = Questions(lines, shard, log.found.done if log is not None else {}, keys)
+        questions = Questions(lines, shard, log.found.done if log is not None else {}, keys, [Setting.of(run_settings)])
         job = Run(
-            streams,
-            load_settings,
-            run_settings,
-            batch_settings,
-            questions,
-            questions.census() if lines.file is not None else None,
-            log,
-            {"adafv": __version__} | recorded,
-            RunReport(flags.report, {"input": source} | all_settings(load_settings, run_settings, flags))
-            if flags.report
-            else None,
-            {"input": source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)},
-            flags.fail_fast,
+            streams=streams,
+            load=load_settings,
+            runs=[run_settings],
+            batch=batch_settings,
+            questions=questions,
+            census=questions.census() if lines.file is not None else None,
+            log=log,
+            recorded={"adafv": __version__} | recorded,
+            results=BatchResults(streams, log),
+            report=RunReport(flags.report, everything) if flags.report else None,
+            chosen={"input": source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)},
+            fail_fast=flags.fail_fast,
         )
         code = job.go()
     if code != Exit.OK:

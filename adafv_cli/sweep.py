@@ -19,13 +19,13 @@ from adafv_cli.batch import all_settings, made_with
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.figurefile import check_figure
-from adafv_cli.files import same_file
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
-from adafv_cli.rendering.run_report import RunReport, check_report
-from adafv_cli.work.earlier import Keys
+from adafv_cli.rendering.run_report import RunReport
+from adafv_cli.work.earlier import Keys, Setting
 from adafv_cli.work.questions import Questions, Shard
+from adafv_cli.work.run import Run
 from adafv_cli.work.source import Source
-from adafv_cli.work.sweep_run import SweepRun, Wanted
+from adafv_cli.work.sweep_results import SweepResults, Wanted
 from adafv_cli.workflags import WorkFlags
 
 HELP = """
@@ -120,29 +120,29 @@ def sweep(
     wanted = sweep.wanted(output)
     shard = Shard.parse(flags.shard)
     lines = Source.of(source, flags.image_folder, streams)
-    _check_files(flags, sweep.plot, lines.file)
+    flags.check_files(lines.file, sweep.plot)
     recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep"}
     keys = Keys(flags.repeated_ids, settings=True)
-    settings = [(one.pruner, one.budget.text) for one in runs]
     own = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(sweep).items()}
     own |= {"input": source, "keep": run.keep, "pruner": run.pruner}
     with ExitStack() as stack:
         log = flags.log(stack, keys, recorded, streams, "the model")
-        questions = Questions(lines, shard, log.found.done if log is not None else {}, keys, settings)
-        job = SweepRun(
-            streams,
-            load_settings,
-            runs[0],
-            batch_settings,
-            questions,
-            questions.census() if lines.file is not None else None,
-            log,
-            {"adafv": __version__} | recorded,
-            RunReport(flags.report, all_settings(load_settings, runs[0], flags) | own) if flags.report else None,
-            own | asdict(flags),
-            flags.fail_fast,
+        questions = Questions(
+            lines, shard, log.found.done if log is not None else {}, keys, [Setting.of(one) for one in runs]
+        )
+        job = Run(
+            streams=streams,
+            load=load_settings,
             runs=runs,
-            wanted=wanted,
+            batch=batch_settings,
+            questions=questions,
+            census=questions.census() if lines.file is not None else None,
+            log=log,
+            recorded={"adafv": __version__} | recorded,
+            results=SweepResults(streams, log, questions, wanted, load_settings.model),
+            report=RunReport(flags.report, all_settings(load_settings, runs[0], flags) | own) if flags.report else None,
+            chosen=own | asdict(flags),
+            fail_fast=flags.fail_fast,
         )
         code = job.go()
     if code != Exit.OK:
@@ -159,17 +159,3 @@ def _split(name: str, text: str) -> list[str]:
     if not found:
         raise UsageError(f"--{name}: {text!r} names none", "separate several with commas: a,b,c")
     return found
-
-
-def _check_files(flags: WorkFlags, plot: Path | None, source: Path | None) -> None:
-    """See that no file is used twice.
-
-    Raises:
-        UsageError: one is.
-    """
-    check_report(flags.report, source, flags.file, plot)
-    if same_file(source, flags.file):
-        raise UsageError(f"-o: {flags.output} is the input", "give the answers a file of their own")
-    for other in (source, flags.file):
-        if same_file(other, plot):
-            raise UsageError(f"--plot: {plot} is used otherwise in this run", "give it a file of its own")

@@ -15,6 +15,8 @@ from adafv.errors import InputError
 from adafv.settings import BatchSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
+from adafv_cli.files import same_file
+from adafv_cli.rendering.run_report import check_report
 from adafv_cli.work.earlier import Keys
 from adafv_cli.work.outlog import Log
 
@@ -86,6 +88,23 @@ class WorkFlags:
         if log.found.first is not None and not log.settings_path.exists():
             streams.note(f"{log.settings_path.name} is gone: only {compared} could be compared")
         return log
+
+    def check_files(self, source: Path | None, plot: Path | None = None) -> None:
+        """See that no file is used twice.
+
+        Args:
+            source: the input, unless it is a pipe.
+            plot: where a figure goes.
+
+        Raises:
+            UsageError: one is.
+        """
+        check_report(self.report, source, self.file, plot)
+        if same_file(source, self.file):
+            raise UsageError(f"-o: {self.output} is the input", "give the answers a file of their own")
+        for other in (source, self.file):
+            if same_file(other, plot):
+                raise UsageError(f"--plot: {plot} is used otherwise in this run", "give it a file of its own")
 
     @property
     def file(self) -> Path | None:

@@ -38,12 +38,11 @@ class FakeAnswers:
         self,
         model: FakeBatchModel,
         items: Iterable[Any],
-        run: RunSettings,
         batch: BatchSettings,
         stop: threading.Event | None,
     ) -> None:
         self.stats = SimpleNamespace(images_encoded=0, cache_hits=0, batch_size=8)
-        self._model, self._run, self._stop = model, run, stop or threading.Event()
+        self._model, self._stop = model, stop or threading.Event()
         self._size = 8 if batch.batch_size == "auto" else batch.batch_size
         self._items = items
         self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
@@ -54,7 +53,7 @@ class FakeAnswers:
     def __iter__(self) -> FakeAnswers:
         return self
 
-    def __next__(self) -> Answer:
+    def __next__(self) -> list[Answer]:
         return next(self._answers)
 
     def close(self) -> None:
@@ -78,13 +77,13 @@ class FakeAnswers:
                     break
         return self._queue  # nothing for now
 
-    def _deliver(self) -> Iterator[Answer]:
+    def _deliver(self) -> Iterator[list[Answer]]:
         while not self._stop.is_set():
             batch = [self._next(wait=True)]
             while batch[-1] is not None and batch[-1] is not self._queue and len(batch) < self._size:
                 batch.append(self._next(wait=False))
             ended = batch[-1] is None or isinstance(batch[-1], BaseException)
-            work = [item for item in batch if isinstance(item, Question | Answer | Asked | list)]
+            work = [item for item in batch if isinstance(item, Asked | list)]
             if work:
                 time.sleep(self._model.step_s)
                 sys.stdout.write(self._model.noise)
@@ -94,12 +93,8 @@ class FakeAnswers:
             if ended:
                 return
 
-    def _answer(self, item: Any) -> Any:
-        if isinstance(item, Answer | list):
-            return item
-        if isinstance(item, Asked):
-            return [self._one(item.question, run) for run in item.runs]
-        return self._one(item, self._run)
+    def _answer(self, item: Asked | list[Answer]) -> list[Answer]:
+        return item if isinstance(item, list) else [self._one(item.question, run) for run in item.runs]
 
     def _one(self, item: Question, run: RunSettings) -> Answer:
         self._model.asked.append(item)
@@ -147,17 +142,7 @@ class FakeBatchModel:
         stop: threading.Event | None = None,
     ) -> FakeAnswers:
         self.runs += [(run, batch) for run in runs]
-        return FakeAnswers(self, items, runs[0], batch, stop)
-
-    def stream(
-        self,
-        items: Iterable[Question | Answer],
-        run: RunSettings,
-        batch: BatchSettings,
-        stop: threading.Event | None = None,
-    ) -> FakeAnswers:
-        self.runs.append((run, batch))
-        return FakeAnswers(self, items, run, batch, stop)
+        return FakeAnswers(self, items, batch, stop)
 
 
 def loader(model: FakeBatchModel) -> Any:

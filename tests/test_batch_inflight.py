@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adafv_cli.work import inflight
-from adafv_cli.work.inflight import InFlight
+from adafv_cli.work.source import InFlight
 from tests.batch_fakes import FakeBatchModel, answers, asking, install, questions
 from tests.cli_fakes import adafv
 
@@ -57,7 +56,7 @@ def test_a_stopped_run_does_not_wait() -> None:
 
 def test_lines_larger_than_the_limit_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeBatchModel())
-    monkeypatch.setattr(inflight.InFlight.__init__, "__defaults__", (10,))
+    monkeypatch.setattr(InFlight.__init__, "__defaults__", (10,))
     content = base64.b64encode(Path(questions(tmp_path)).with_name("a.png").read_bytes()).decode()
     lines = [asking(number, f"data:image/png;base64,{content}") for number in range(20)]
     done = adafv("batch", questions(tmp_path, *lines))

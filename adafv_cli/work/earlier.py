@@ -6,16 +6,27 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from adafv.errors import InputError
 from adafv.records import QuestionId
-from adafv_cli.work.jsonl import id_key, text_key
-
-Setting = tuple[str, str]  # pruner and keep
+from adafv.settings import RunSettings
+from adafv_cli.work.jsonl import id_key, key_of
 
 _OURS = {"question_id", "text", "model_id"}
 _MEASURED = {"prompt", "pruner", "keep", "tokens", "latency_s", "flops", "memory_bytes", "error"}
+
+
+class Setting(NamedTuple):
+    """Names the settings of an answer, as the answer itself does."""
+
+    pruner: str
+    keep: str
+
+    @classmethod
+    def of(cls, run: RunSettings) -> Setting:
+        """Name the settings of a run."""
+        return cls(run.pruner, run.budget.text)
 
 
 @dataclass(frozen=True)
@@ -32,11 +43,11 @@ class Keys:
 
     def key(self, question_id: QuestionId, text: str, setting: Setting) -> int:
         """64 bits."""
-        return id_key(question_id, text if self.repeated_ids else "", *(setting if self.settings else ()))
+        return id_key(question_id, *((text,) if self.repeated_ids else ()), *(setting if self.settings else ()))
 
     def of(self, answer: Mapping[str, Any]) -> int:
         """The key of an answer as it was read."""
-        setting = (str(answer.get("pruner")), str(answer.get("keep")))
+        setting = Setting(str(answer.get("pruner")), str(answer.get("keep")))
         return self.key(answer["question_id"], str(answer.get("prompt")), setting)
 
 
@@ -120,7 +131,7 @@ def _note(answer: dict[str, Any], found: Found, path: Path, keys: Keys) -> None:
     if answer.get("error") is not None:
         found.failed += 1
         return
-    key, asked = keys.of(answer), text_key(str(answer.get("prompt")))
+    key, asked = keys.of(answer), key_of(str(answer.get("prompt")))
     if found.first is not None and not keys.settings and _setting(answer) != _setting(found.first):
         what = f"-o: {path.name} has answers under several settings"
         raise InputError(what, "go on as it was begun: with `adafv sweep`")

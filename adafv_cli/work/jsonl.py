@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -52,6 +53,11 @@ class Line:
     def question(self) -> Question:
         """What the library takes."""
         return Question(self.question_id, self.source, self.text, self.metadata)
+
+    @property
+    def image_key(self) -> int:
+        """64 bits, equal for lines about one image as it is written; by number where there is none."""
+        return key_of(posixpath.normpath(self.image) if self.image else str(self.number))
 
     def failed(self, error: AdaFVError) -> Line:
         """The same line with the reason why it cannot be answered."""
@@ -220,23 +226,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def id_key(question_id: QuestionId, text: str = "", *settings: str) -> int:
+def key_of(text: str) -> int:
+    """64 bits that are equal for equal texts, in every process."""
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def id_key(question_id: QuestionId, *more: str) -> int:
     """64 bits that are equal for equal ids: 1 and 1.0 are one number, 1, "1" and true are three ids.
 
     Args:
         question_id: any JSON scalar.
-        text: the question, where lines may share an id as long as their questions differ.
-        settings: those of the answer, where there is one for each.
+        more: what else tells answers apart.
     """
     if isinstance(question_id, float) and question_id.is_integer():
         question_id = int(question_id)
-    name = json.dumps([question_id, text, *settings])
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
-
-
-def text_key(text: str) -> int:
-    """64 bits that are equal for equal questions."""
-    return int.from_bytes(hashlib.blake2b(json.dumps(text).encode(), digest_size=8).digest(), "big")
+    return key_of(json.dumps([question_id, *more]))
 
 
 def encoded(answer: Answer, *, ascii_only: bool = False) -> str:

@@ -39,7 +39,7 @@ def probe(
         with streams.busy(f"probing with {len(asked)} questions"):
             for _ in range(2):
                 start = time.perf_counter()
-                answers = list(model.stream(asked, run, batch))
+                answers = [answer for (answer,) in model.sweep(asked, [run], batch)]
                 seconds = time.perf_counter() - start
     spent = sum(answer.flops.total for answer in answers if answer.flops is not None)
     if not spent:

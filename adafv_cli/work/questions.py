@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import posixpath
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +12,7 @@ from pathlib import Path
 from adafv.errors import InputError
 from adafv_cli.exits import UsageError
 from adafv_cli.work.earlier import Keys, Setting
-from adafv_cli.work.jsonl import Line, id_key, text_key
+from adafv_cli.work.jsonl import Line, id_key, key_of
 from adafv_cli.work.source import Source
 
 _OWN_ID = "give each line an id of its own, or none"
@@ -42,12 +40,8 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def holds(self, line: Line) -> bool:
-        """By the image as it is written, so that it is the same everywhere; by number where there is none."""
-        if self.count == 1:
-            return True
-        name = posixpath.normpath(line.image) if line.image else str(line.number)
-        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % self.count == self.index - 1
+        """Whether a line belongs to this part: by the image as it is written, so that it is the same everywhere."""
+        return self.count == 1 or line.image_key % self.count == self.index - 1
 
 
 @dataclass
@@ -83,7 +77,7 @@ class Questions:
     shard: Shard = field(default_factory=Shard)
     done: Mapping[int, int] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
-    settings: Sequence[Setting] = (("", ""),)
+    settings: Sequence[Setting] = (Setting("", ""),)
     lines: int = 0
     skipped: int = 0
     _seen: set[int] = field(default_factory=set)
@@ -164,7 +158,7 @@ class Questions:
         return line
 
     def _id(self, line: Line) -> int:
-        return id_key(line.question_id, line.text if self.keys.repeated_ids else "")
+        return id_key(line.question_id, *((line.text,) if self.keys.repeated_ids else ()))
 
     def _done(self, line: Line) -> list[int]:
         """The keys of the line's answers that there are already."""
@@ -172,7 +166,7 @@ class Questions:
 
     def _other_question(self, line: Line) -> bool:
         done = self._done(line) if line.has_id and line.failure is None else []
-        return any(self.done[key] != text_key(line.text) for key in done)
+        return any(self.done[key] != key_of(line.text) for key in done)
 
     def _twice(self, second: Line) -> InputError:
         key = self._id(second)

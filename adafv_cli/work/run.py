@@ -1,6 +1,6 @@
-"""One run of `adafv batch`: load, answer, write, and an end in good order whatever happens.
+"""One run of `adafv batch` or `adafv sweep`: load, answer, and an end in good order whatever happens.
 
-`adafv sweep` is one too, with several answers to a line.
+What becomes of the answers is its `Results`; a batch is a sweep with one setting.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.text import Text
 from adafv.errors import AdaFVError
 from adafv.records import Answer
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv.streaming.runs import Asked
 from adafv_cli.console import VERBOSE, ReaderGone, Streams
 from adafv_cli.exits import Exit
 from adafv_cli.interrupts import Interrupts
@@ -26,46 +27,55 @@ from adafv_cli.progress import Progress
 from adafv_cli.rendering import report, summary
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.rendering.tally import Tally
-from adafv_cli.work.inflight import InFlight
-from adafv_cli.work.jsonl import Line, encoded
+from adafv_cli.work.earlier import Setting
+from adafv_cli.work.jsonl import Line
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Census, Questions, no_question
+from adafv_cli.work.results import Results
+from adafv_cli.work.source import InFlight
 
 if TYPE_CHECKING:
     from adafv.engine import Model
+    from adafv.streaming.streams import SweepStream
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Run:
     """Everything that was chosen and checked.
 
     Args:
         streams: of the process.
-        load, run, batch: settings of the library.
-        questions: the lines to answer.
+        load, batch: settings of the library.
+        runs: what each line is answered under.
+        questions: the lines to answer, under the same settings.
         census: of the input, unless it is a pipe.
-        log: where answers go, `None` for stdout.
+        log: where answers go, if into a file.
         recorded: the settings that a resumed run has to repeat.
+        results: what becomes of the answers.
         report: file for the report, if one was asked for.
-        chosen: other settings by name, to be shown and reported.
+        chosen: other settings by name, to be shown.
         fail_fast: stop at the first line that fails.
     """
 
     streams: Streams
     load: LoadSettings
-    run: RunSettings
+    runs: Sequence[RunSettings]
     batch: BatchSettings
     questions: Questions
     census: Census | None
     log: Log | None
     recorded: dict[str, Any]
+    results: Results
     report: RunReport | None
     chosen: dict[str, Any]
     fail_fast: bool
     tally: Tally = field(init=False)
     interrupts: Interrupts = field(init=False)
-    stream: Any = None
-    model: Model | None = None
+    model: Model | None = field(init=False, default=None)
+    stream: SweepStream | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._named = {Setting.of(run): run for run in self.runs}
 
     def go(self) -> Exit:
         """Answer everything, and return how it went.
@@ -77,22 +87,22 @@ class Run:
         self.interrupts = Interrupts(self.streams)
         lines = self._lines()
         first = next(lines, None)
+        self.tally = Tally()
         if first is None:
             return self._nothing()
         self._note_missing()
         with self.streams.library_noise():
-            self.model = load_model(self.load, self.streams)
-            self._introduce(first)
+            self.model = model = load_model(self.load, self.streams)
+            self._introduce(model, first)
             if self.log is not None:
                 self.log.begin(self.recorded)
-            self.tally = Tally()
+            self.tally = Tally()  # its time counts from here
             try:
-                outcome = self._answer(chain([first], lines))
+                outcome = self._answer(model, chain([first], lines))
             except ReaderGone:
                 raise
             except BaseException as error:
-                outcome = f"failed: {error}"
-                self._conclude(outcome)
+                self._conclude(f"failed: {error}")
                 raise
             self._conclude(outcome)
         if outcome == "interrupted":
@@ -105,6 +115,7 @@ class Run:
         done = self.questions.skipped
         here = f"all {done} lines are answered already" if done else "no line belongs to this shard"
         self.streams.say(f"nothing to do: {here}")
+        self._conclude("finished")
         return Exit.OK
 
     def _note_missing(self) -> None:
@@ -113,103 +124,79 @@ class Run:
             count = f"{missing} of {self.census.todo} images are" if missing > 1 else "an image is"
             self.streams.note(f"{count} missing (line {line.number}: {line.source!s}); check --image-folder")
 
-    def _introduce(self, first: Line) -> None:
-        model = self._model
+    def _introduce(self, model: Model, first: Line) -> None:
         if model.is_demo and first.failure is None:
             with suppress(Exception):  # an image that cannot be opened is reported in its line
                 if not is_scene(first.source):
                     self.streams.note(DEMO_NOTE)
         if self.streams.verbosity >= VERBOSE:
             shown = {name: value for name, value in self.chosen.items() if value not in (None, False)}
-            self.streams.say(report.settings(model.describe() | shown, self.run))
+            self.streams.say(report.settings(model.describe() | shown, self.runs[0]))
 
-    @property
-    def _model(self) -> Model:
-        if self.model is None:
-            raise AdaFVError("there is no model yet")
-        return self.model
-
-    def _answer(self, lines: Iterator[Line]) -> str:
-        """Write an answer for every line; returns how it ended."""
+    def _answer(self, model: Model, lines: Iterator[Line]) -> str:
+        """Take the answers of every line; returns how it ended."""
         total = None if self.census is None else self.census.answers
         stop = self.interrupts.stop
-        with self.interrupts, Progress(self.streams, self.tally, total, crowded=self._crowded) as progress:
+        with self.interrupts, Progress(self.streams, self.tally, total, crowded=self.results.crowded) as progress:
             held = InFlight(stop)
-            self.stream = stream = self._start(self._items(lines, held))
+            self.stream = stream = model.sweep(self._items(model, lines, held), self.runs, self.batch, stop)
             try:
-                for given in stream:
+                for answers in stream:
                     held.done()
-                    for answer in self._received(given):
-                        self._write(answer)
-                        self._count(answer)
+                    self.results.take(answers)
+                    for answer in answers:
+                        self.tally.add(answer)
                         progress.advance()
-                        if answer.error is not None and self.fail_fast:
-                            return "stopped at the first failure"
+                    if self.fail_fast and self.tally.failed:
+                        return "stopped at the first failure"
             finally:
                 stop.set()  # also ends a reader that waits for standard input
                 stream.close()
         return "interrupted" if self.interrupts.happened else "finished"
 
-    @property
-    def _crowded(self) -> bool:
-        """Whether the answers themselves appear on the terminal."""
-        return self.log is None and self.streams.stdout.isatty()
-
     def _lines(self) -> Iterator[Line]:
-        return self.questions.todo(self.interrupts.stop)
+        """The lines with something left to do, in order."""
+        for line in self.questions.ours(self.interrupts.stop):
+            left = self.questions.left(line)
+            self.results.meet(line, left)
+            if left:
+                yield line
 
-    def _items(self, lines: Iterator[Line], held: InFlight) -> Iterator[Any]:
+    def _items(self, model: Model, lines: Iterator[Line], held: InFlight) -> Iterator[Asked | list[Answer]]:
+        """What the library takes of the lines, held back while too much of them waits in memory."""
         for line in lines:
             held.add(len(line.source) if isinstance(line.source, bytes) else 0)
-            yield self._item(line)
-
-    def _item(self, line: Line) -> Any:
-        """What the library takes of a line."""
-        return line.question if line.failure is None else line.refused(self._model.model_id, self.run)
-
-    def _start(self, items: Iterator[Any]) -> Any:
-        """The library's stream."""
-        return self._model.stream(items, self.run, self.batch, self.interrupts.stop)
-
-    def _received(self, given: Any) -> Sequence[Answer]:
-        """The answers of what the stream gave for a line."""
-        return [given]
-
-    def _count(self, answer: Answer) -> None:
-        self.tally.add(answer)
-
-    def _write(self, answer: Answer) -> None:
-        if self.log is not None:
-            self.log.write(answer)
-        else:
-            self.streams.data(encoded(answer, ascii_only=self.streams.ascii_data))
+            runs = [self._named[setting] for setting in self.questions.left(line)]
+            if line.failure is None:
+                yield Asked(line.question, tuple(runs))
+            else:
+                yield [line.refused(model.model_id, run) for run in runs]
 
     def _conclude(self, outcome: str) -> None:
+        made = self.results.made()
+        try:
+            self._sum_up(outcome, made)
+        finally:
+            self.results.publish(partial=outcome != "finished")
+
+    def _sum_up(self, outcome: str, made: dict[str, Any]) -> None:
+        stats = None if self.stream is None else self.stream.stats
         counters = {
-            "images_encoded": getattr(getattr(self.stream, "stats", None), "images_encoded", 0),
-            "cache_hits": getattr(getattr(self.stream, "stats", None), "cache_hits", 0),
+            "images_encoded": 0 if stats is None else stats.images_encoded,
+            "cache_hits": 0 if stats is None else stats.cache_hits,
         }
-        self._summarise(counters)
+        if self.tally.lines:
+            self.streams.say(self.results.summary(self.tally, counters))
         if self.tally.failed:
-            self._tell_failures(self.tally, f"{len(self.tally.failed)} of {self.tally.lines} lines")
+            share, listed = self.results.failures(self.tally)
+            self.streams.error(AdaFVError(f"{share} failed:"))
+            self.streams.console.print(summary.failures(listed), soft_wrap=True)
         if outcome != "finished" or self.tally.failed:
             self._say_how_to_resume(finished=outcome == "finished")
         if self.report is not None:
             counters["skipped"] = self.questions.skipped
             described = {} if self.model is None else self.model.describe()
-            self.report.write(self.tally, outcome, described, counters, self._made())
-
-    def _summarise(self, counters: dict[str, int]) -> None:
-        if self.tally.lines:
-            self.streams.say(summary.summary(self.tally, **counters))
-
-    def _tell_failures(self, failed: Tally, share: str) -> None:
-        self.streams.error(AdaFVError(f"{share} failed:"))
-        self.streams.console.print(summary.failures(failed), soft_wrap=True)
-
-    def _made(self) -> dict[str, Any]:
-        """What else belongs into the report."""
-        return {}
+            self.report.write(self.tally, outcome, described, counters, made)
 
     def _say_how_to_resume(self, *, finished: bool) -> None:
         if self.log is None:

@@ -7,6 +7,7 @@ import os
 import select
 import stat
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.work.jsonl import Line, parse, raw_lines
 
-_POLL_S = 0.1  # how soon a silent standard input notices that the run was stopped
+LIMIT_BYTES = 256 * 2**20  # of images inside of lines
+_POLL_S = 0.1  # how soon a thread that waits for input or for room notices that the run was stopped
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,37 @@ class Source:
             return io.BufferedReader(_Stoppable(stream.fileno(), stop))
         except (OSError, ValueError):  # a test's stream
             return io.BytesIO(stream.read())
+
+
+class InFlight:
+    """Bounds what is held of images that come inside the lines themselves: a line may have 64 MB of them.
+
+    Counts the bytes that were read and not answered yet; answers come in the order of the lines.
+
+    Args:
+        stop: ends all waiting.
+        limit_bytes: held at most, but for a single line that has more.
+    """
+
+    def __init__(self, stop: threading.Event, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._stop, self._limit = stop, limit_bytes
+        self._sizes: deque[int] = deque()
+        self._total = 0
+        self._changed = threading.Condition()
+
+    def add(self, size: int) -> None:
+        """Count a line, and wait until there is room for it."""
+        with self._changed:
+            while size and self._total and self._total + size > self._limit and not self._stop.is_set():
+                self._changed.wait(_POLL_S)
+            self._sizes.append(size)
+            self._total += size
+
+    def done(self) -> None:
+        """The oldest line was answered."""
+        with self._changed:
+            self._total -= self._sizes.popleft()
+            self._changed.notify_all()
 
 
 class _Stoppable(io.RawIOBase):

@@ -1,0 +1,90 @@
+"""What becomes of a run's answers: written as they come, summed up at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from rich.text import Text
+
+from adafv.records import Answer
+from adafv_cli.console import Streams
+from adafv_cli.rendering import summary
+from adafv_cli.rendering.tally import Tally
+from adafv_cli.work.earlier import Setting
+from adafv_cli.work.jsonl import Line, encoded
+from adafv_cli.work.outlog import Log
+
+
+class Results(Protocol):
+    """What a command makes of the lines of its input and of their answers."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the answers themselves appear on the terminal."""
+
+    def meet(self, line: Line, left: Sequence[Setting]) -> None:
+        """Take notice of a line, in order; `left` are the settings that it is asked under now."""
+
+    def take(self, answers: Sequence[Answer]) -> None:
+        """Take the answers of the next line that had something left."""
+
+    def summary(self, tally: Tally, counters: Mapping[str, int]) -> Text:
+        """Say what was done, for a run that answered something."""
+
+    def failures(self, tally: Tally) -> tuple[str, Tally]:
+        """Say how many failed, and what to list of them."""
+
+    def made(self) -> dict[str, Any]:
+        """Work out what else belongs into the report."""
+
+    def publish(self, *, partial: bool) -> None:
+        """Show what came of it all."""
+
+
+class BatchResults:
+    """One answer to a line: into the log, or to stdout.
+
+    Args:
+        streams: of the process.
+        log: where answers go, `None` for stdout.
+    """
+
+    def __init__(self, streams: Streams, log: Log | None) -> None:
+        self._streams, self._log = streams, log
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the answers themselves appear on the terminal."""
+        return self._log is None and self._streams.stdout.isatty()
+
+    def meet(self, line: Line, left: Sequence[Setting]) -> None:
+        """Do nothing: what was answered earlier stands in the log."""
+
+    def take(self, answers: Sequence[Answer]) -> None:
+        """Write the answers of a line.
+
+        Raises:
+            AdaFVError: they cannot be written.
+            ReaderGone: nobody reads stdout any more.
+        """
+        for answer in answers:
+            if self._log is not None:
+                self._log.write(answer)
+            else:
+                self._streams.data(encoded(answer, ascii_only=self._streams.ascii_data))
+
+    def summary(self, tally: Tally, counters: Mapping[str, int]) -> Text:
+        """Say what was answered, and what it took."""
+        return summary.summary(tally, **counters)
+
+    def failures(self, tally: Tally) -> tuple[str, Tally]:
+        """Say how many lines failed."""
+        return f"{len(tally.failed)} of {tally.lines} lines", tally
+
+    def made(self) -> dict[str, Any]:
+        """Nothing else belongs into the report."""
+        return {}
+
+    def publish(self, *, partial: bool) -> None:
+        """Do nothing: the answers are out already."""

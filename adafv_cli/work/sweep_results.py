@@ -1,0 +1,149 @@
+"""What `adafv sweep` makes of its answers: points of a curve, a recommendation, a figure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from adafv.quality.sheet import Sheet
+from adafv.records import Answer
+from adafv_cli.console import Streams
+from adafv_cli.figurefile import write_figure
+from adafv_cli.rendering import units
+from adafv_cli.rendering.sweep_table import made, show
+from adafv_cli.rendering.tally import Failed, Tally
+from adafv_cli.work.earlier import Setting
+from adafv_cli.work.jsonl import Line
+from adafv_cli.work.outlog import Log
+from adafv_cli.work.questions import Questions
+
+if TYPE_CHECKING:
+    from adafv.quality.points import Point
+    from adafv.quality.recommendation import Recommendation
+
+FEW_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be made of the answers.
+
+    Args:
+        metric: one of `adafv.quality.metrics.METRICS`.
+        tolerance: points of percent that the recommended budget may cost.
+        by: a key of the lines by whose values they are grouped.
+        plot: where to draw the curve.
+        as_json: one object on stdout.
+    """
+
+    metric: str
+    tolerance: float
+    by: str | None
+    plot: Path | None
+    as_json: bool
+
+
+class SweepResults:
+    """Several answers to a line, marked on a sheet; the log keeps them, too, where there is one.
+
+    Args:
+        streams: of the process.
+        log: where answers go.
+        questions: the lines that are asked.
+        wanted: what is to be made of the answers.
+        model: the checkpoint's name, for the figure.
+    """
+
+    crowded = False
+
+    def __init__(self, streams: Streams, log: Log | None, questions: Questions, wanted: Wanted, model: str) -> None:
+        self._streams, self._log, self._questions = streams, log, questions
+        self._wanted, self._model = wanted, model
+        self._sheet = Sheet(questions.settings, wanted.by)
+        self._asked: deque[int] = deque()
+        self._points: list[Point] = []
+        self._recommendation: Recommendation | None = None
+
+    def meet(self, line: Line, left: Sequence[Setting]) -> None:
+        """Put a line on the sheet, with what was answered in an earlier run."""
+        number = self._sheet.question(line.image_key, line.metadata)
+        for setting in self._questions.settings:
+            if self._log is not None and setting not in left:
+                self._sheet.add(number, self._log.earlier(self._questions.key(line, setting)))
+        if left:
+            self._asked.append(number)
+
+    def take(self, answers: Sequence[Answer]) -> None:
+        """Mark the answers of a line, and write them.
+
+        Raises:
+            AdaFVError: they cannot be written.
+        """
+        number = self._asked.popleft()
+        for answer in answers:
+            self._sheet.add(number, answer.to_json())
+            if self._log is not None:
+                self._log.write(answer)
+
+    def summary(self, tally: Tally, counters: Mapping[str, int]) -> Text:
+        """Say how many answers were made, and from how many encodings."""
+        settings = len(self._questions.settings)
+        took = f"{tally.answered} in {units.duration(tally.seconds)}, {units.digits(tally.per_second)}/s"
+        text = Text().append("answers".ljust(15), "bold").append(f"{took}, under {settings} settings\n")
+        images = f"{counters['images_encoded']} encoded, each for all settings\n"
+        text.append("images".ljust(15), "bold").append(images)
+        if tally.cut:
+            text.append("cut off".ljust(15), "bold").append(f"{tally.cut} answers; --max-new-tokens takes more\n")
+        text.rstrip()
+        return text
+
+    def failures(self, tally: Tally) -> tuple[str, Tally]:
+        """Say how many questions failed: once for each question and reason, whatever the number of settings."""
+        merged, settings = Counter(tally.failed), len(self._questions.settings)
+        once = Tally(failed=[_with_count(one, times, settings) for one, times in merged.items()])
+        questions = len({json.dumps(one.question_id) for one in merged})
+        return f"{questions} question{'s' * (questions > 1)}", once
+
+    def made(self) -> dict[str, Any]:
+        """Work out the points and the recommendation."""
+        from adafv.quality.points import points
+        from adafv.quality.recommendation import marked, recommend
+
+        found = points(self._sheet, self._wanted.metric)
+        self._recommendation = recommend(found, self._wanted.tolerance)
+        self._points = marked(found, self._recommendation)
+        return made(self._points, self._recommendation)
+
+    def publish(self, *, partial: bool) -> None:
+        """Show the points, and draw them; without -o, what is shown is all that there is of the answers."""
+        if self._recommendation is None or not any(point.questions for point in self._points):
+            return
+        images = self._sheet.images
+        if images < FEW_IMAGES:
+            self._streams.note(f"questions about {images} image{'s' * (images > 1)}: the intervals are rough")
+        if self._wanted.by is not None and not self._sheet.has_groups:
+            self._streams.note(f"--by: no line has the key {self._wanted.by!r}")
+        try:
+            show(self._streams, self._points, self._recommendation, partial=partial, as_json=self._wanted.as_json)
+        finally:  # whoever reads the points, or does not: the figure was asked for
+            if self._wanted.plot is not None:
+                write_figure("--plot", self._wanted.plot, lambda kind: self._drawn(kind, partial=partial))
+
+    def _drawn(self, kind: str, *, partial: bool) -> bytes:
+        from adafv.figures.curve import render
+
+        if self._recommendation is None:
+            return b""
+        return render(self._points, self._recommendation, kind, model=self._model, partial=partial)
+
+
+def _with_count(failed: Failed, times: int, settings: int) -> Failed:
+    if times >= settings:
+        return failed
+    return replace(failed, message=f"{failed.message} (under {times} of {settings} settings)")
