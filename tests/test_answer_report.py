@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import adafv
 from adafv import Question
 from adafv.costs import flops
+from adafv.records import Comparison
+from tests.cli_fakes import ANSWER
 from tests.conftest import noise
 
 QUESTION = "what color is the sign?"
@@ -94,8 +97,25 @@ def test_compare_adds_the_unpruned_run(llava: adafv.Model) -> None:
     assert answer.compare is not None and answer.latency is not None
     assert answer.text == plain.text and answer.compare.text == whole.text
     assert answer.compare.agrees == (plain.text == whole.text)
+    assert answer.compare.speedup_ttft == pytest.approx(answer.compare.ttft_s / answer.latency.ttft)
     assert answer.compare.speedup_total == pytest.approx(answer.compare.total_s / answer.latency.total)
     assert answer.to_json()["compare"]["text"] == whole.text
+
+
+def test_a_speed_up_is_how_many_times_faster_the_pruned_run_was() -> None:
+    fast = ANSWER.latency_s
+    assert fast is not None
+    slow = replace(fast, ttft=3 * fast.ttft, total=2 * fast.total)
+    compared = Comparison.of("red", fast, "blue", slow)
+    assert (compared.speedup_ttft, compared.speedup_total) == pytest.approx((3, 2))
+    assert (compared.text, compared.agrees) == ("blue", False)
+    assert (compared.ttft_s, compared.total_s) == (slow.ttft, slow.total)
+
+
+@pytest.mark.parametrize("field", ["question_id", "prompt", "text", "model_id", "pruner", "keep"])
+def test_answers_that_differ_in_one_thing_have_different_ids(field: str) -> None:
+    assert replace(ANSWER, **{field: "another"}).answer_id != ANSWER.answer_id
+    assert replace(ANSWER, latency_s=None).answer_id == ANSWER.answer_id  # the same answer, later
 
 
 def test_answer_ids_come_from_the_content(llava: adafv.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -113,6 +114,23 @@ def test_sampling_depends_on_seed_and_id_not_on_the_batch(llava: adafv.Model) ->
     batched = [a.text for a in llava.batch(asked, batch_size=4, **settings)]
     single = [a.text for a in llava.batch(reversed(asked), batch_size=1, **settings)]
     assert batched == single[::-1]
+
+
+def drawn(model: adafv.Model, seed: int, ids: Iterable[int]) -> list[tuple[str | None, tuple[int, ...]]]:
+    """Texts that were sampled, and positions of tokens that were kept, for one question under several ids."""
+    asked = [Question(i, noise(60, 60), "what color?") for i in ids]
+    settings = {"pruner": "random", "keep": 4, "positions": "original", "temperature": 1.5, "max_new_tokens": 8}
+    with listening(model) as heard:
+        answers = list(model.batch(asked, batch_size=8, seed=seed, **settings))
+    return [(answer.text, tuple(row.tolist())) for answer, row in zip(answers, heard.positions[0], strict=True)]
+
+
+def test_each_question_draws_for_itself(llava: adafv.Model) -> None:
+    found, others = drawn(llava, 3, range(6)), drawn(llava, 4, range(6))
+    for column in (0, 1):
+        assert len({row[column] for row in found}) > 3  # one question, but six ids
+        assert all(row[column] != other[column] for row, other in zip(found, others, strict=True))
+    assert drawn(llava, 3, reversed(range(6))) == found[::-1]
 
 
 def test_sampling_is_seeded_and_leaves_the_caller_s_random_state(llava: adafv.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -18,17 +19,15 @@ from tests.conftest import noise
 END = 1
 
 
-@pytest.fixture
-def chatty(llava: adafv.Model) -> object:
-    """The tiny model with an end token that comes up often, so that answers differ in length."""
-    model = llava._checkpoint.model
-    weight = model.lm_head.weight.detach().clone()
-    torch.manual_seed(3)
+@pytest.fixture(scope="module")
+def chatty(llava: adafv.Model) -> torch.nn.Module:
+    """A copy of the tiny model with an end token that comes up often, so that answers differ in length."""
+    model: torch.nn.Module = copy.deepcopy(llava._checkpoint.model)
+    head = model.get_submodule("lm_head").weight
     with torch.no_grad():
-        model.lm_head.weight[END] = 6 * weight[2:40].mean(0) + 0.5 * torch.randn(weight.shape[1])
-    yield model
-    with torch.no_grad():
-        model.lm_head.weight.copy_(weight)
+        shift = torch.randn(head.shape[1], generator=torch.Generator().manual_seed(3))
+        head[END] = 6 * head[2:40].mean(0) + 0.5 * shift
+    return model
 
 
 def prompts(count: int, width: int, seed: int) -> list[Spliced]:
@@ -70,6 +69,39 @@ def test_rows_do_leave(chatty: torch.nn.Module) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("gap", [1, 3])
+def test_what_is_fed_when_rows_have_left(llava: adafv.Model, gap: int) -> None:
+    """Each row's own last token, at the position behind its last one: a tiny model's answers hardly feel either."""
+    model = llava._checkpoint.model
+    lengths, generated = range(5, 253, 31), [2, 2, 3, 5, 8, 8, 10, 12]
+    lasts = [gap * (n - 1) for n in lengths]  # so far apart that a position says whose it is
+    fed: list[dict[int, torch.Tensor]] = []
+
+    def hear(_module: object, _args: object, given: dict[str, torch.Tensor]) -> None:
+        positions = given["position_ids"][:, -1].tolist()
+        fed.append(dict(zip(positions, given["inputs_embeds"][:, -1], strict=True)))
+
+    def end(_module: object, _args: object, scores: torch.Tensor) -> None:
+        ended = [last + count - 1 for last, count in zip(lasts, generated, strict=True)]
+        scores[:, -1, END] = torch.tensor([1e4 if position in ended else -1e4 for position in fed[-1]])
+
+    random = torch.Generator().manual_seed(2)
+    prompts = [Spliced(torch.randn(n, 48, generator=random), gap * torch.arange(n)) for n in lengths]
+    with (
+        model.model.language_model.register_forward_pre_hook(hear, with_kwargs=True),
+        model.lm_head.register_forward_hook(end),
+    ):
+        answers = [row.ids for row in generate(model, prompts, RunSettings(max_new_tokens=12), Stopwatch())]
+    assert list(map(len, answers)) == generated
+    assert [len(rows) for rows in fed] == [8] * 5 + [4] * 3 + [2] * 2 + [1] * 2
+    for step, rows in enumerate(fed):
+        assert rows.keys() <= {last + step for last in lasts}
+        for last, ids in zip(lasts, answers, strict=True):
+            if 0 < step < len(ids):
+                assert torch.equal(rows[last + step], model.get_input_embeddings()(torch.tensor(ids[step - 1])))
+
+
+@torch.inference_mode()
 def test_a_sliding_window_survives_the_rows_that_leave() -> None:
     torch.manual_seed(0)
     text = MistralConfig(**tiny.text_config(320).to_diff_dict() | {"model_type": "mistral", "sliding_window": 7})
@@ -92,6 +124,17 @@ def test_what_is_drawn_for_a_row_depends_on_its_seed_alone(chatty: torch.nn.Modu
     assert len({len(ids) for ids in together}) > 2, together  # so that there were several rounds
     again = [replace(prompt, seed=prompt.seed + 9) for prompt in asked]
     assert together != [row.ids for row in generate(chatty, again, run, Stopwatch())]
+
+
+@pytest.mark.parametrize(("ends", "generated", "reason"), [(range(320), 1, "stop"), (None, 3, "length")])
+def test_why_an_answer_ended(
+    ends: range | None, generated: int, reason: str, llava: adafv.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = llava._checkpoint.model.generation_config
+    monkeypatch.setattr(settings, "eos_token_id", None if ends is None else list(ends))
+    answer = llava.ask(noise(60, 60), "what?", keep=4, max_new_tokens=3)
+    assert answer.tokens is not None
+    assert (answer.tokens.generated, answer.finish_reason) == (generated, reason)
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.8)])
@@ -120,11 +163,11 @@ def test_left_padding_puts_all_ends_together() -> None:
 
 
 def test_scores_that_are_not_finite_are_no_answer(llava: adafv.Model) -> None:
-    head = llava._checkpoint.model.lm_head.weight
-    kept = head.detach().clone()
-    with torch.no_grad():
-        head[5, 3] = float("nan")
-    with pytest.raises(adafv.InputError, match="scores are not finite"):
+    def overflow(_module: object, _args: object, scores: torch.Tensor) -> torch.Tensor:
+        return scores.masked_fill(torch.arange(scores.shape[-1]) == 5, float("nan"))
+
+    with (
+        llava._checkpoint.model.lm_head.register_forward_hook(overflow),
+        pytest.raises(adafv.InputError, match="scores are not finite"),
+    ):
         llava.ask(noise(60, 60), "what?", keep=4, max_new_tokens=2)
-    with torch.no_grad():
-        head.copy_(kept)

@@ -66,9 +66,9 @@ def test_file_formats_give_their_pixels(kind, tmp_path):
         check_image(source)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "AVIF"])
-def test_lossy_formats_come_close(kind):
-    if not features.check({"JPEG": "jpg"}.get(kind, "avif")):
+@pytest.mark.parametrize(("kind", "codec"), [("JPEG", "jpg"), ("AVIF", "avif")])
+def test_lossy_formats_come_close(kind, codec):
+    if not features.check(codec):
         pytest.skip(f"Pillow was built without {kind}")
     red, green, blue = one_pixel(Image.new("RGB", (16, 16), BLUE), kind, quality=95)
     assert max(red, green) < 8 and blue > 247

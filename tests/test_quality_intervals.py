@@ -72,6 +72,19 @@ def test_the_same_every_time_however_it_is_cut_up(monkeypatch: pytest.MonkeyPatc
     assert mean_interval(values, np.arange(50)).low == pytest.approx(once.low, abs=0.02)
 
 
+def test_one_set_of_draws_for_every_call(clustered: tuple[np.ndarray, np.ndarray]) -> None:
+    """To the last bit (sums of whole numbers), where images differ in size: intervals are too coarse to show it."""
+    values, clusters = clustered
+    columns = np.stack([values, np.ones_like(values), np.arange(len(values)) % 7], axis=1)
+    draws = Resampling(clusters)
+    together = draws.sums(columns)
+    assert len(np.unique(together[1:, 1])) > 50  # how many questions were drawn: the draws do differ
+    for column in range(3):
+        np.testing.assert_array_equal(draws.sums(columns[:, [column]])[:, 0], together[:, column])
+    np.testing.assert_array_equal(Resampling(clusters).sums(columns), together)
+    assert not np.array_equal(Resampling(clusters, seed=1).sums(columns)[1:], together[1:])
+
+
 def test_differences_are_paired() -> None:
     rng = np.random.default_rng(0)
     whole = (rng.uniform(size=400) < 0.6).astype(float)
