@@ -17,6 +17,7 @@ from adafv.loading.devices import check_devices, on_cpu_only, place
 from adafv.loading.faults import AGAIN, EXAMPLE, explained
 from adafv.loading.files import check_config, check_files
 from adafv.loading.hub import hub_answers
+from adafv.loading.numbers import check_numbers, smallest_count
 from adafv.loading.original_format import check_not_original
 from adafv.loading.processing import load_processor
 from adafv.loading.weights import check_size, check_weights, unreported
@@ -103,7 +104,23 @@ def _config(source: str, settings: LoadSettings, hub: dict[str, Any]) -> Any:
         _check_raw(settings.model, raw)
         config = AutoConfig.from_pretrained(source, **hub)
     _check_tower(settings.model, config)
+    check_numbers(settings.model, config)
+    config._attn_implementation = settings.attention  # a file may name one that is not there
+    try:
+        feature_layers(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"model: {settings.model}: config.json: {error.what}", error.fix) from error
+    with explained(settings, "config.json"):
+        _rehearse(config)
     return config
+
+
+def _rehearse(config: Any) -> None:
+    """Build the model with one layer in either tower and without memory: what is wrong with a config shows so."""
+    short = copy.deepcopy(config)
+    short.text_config.num_hidden_layers = short.vision_config.num_hidden_layers = 1
+    with torch.device("meta"):
+        AutoModelForImageTextToText.from_config(short, attn_implementation="eager")
 
 
 def _check_raw(name: str, raw: dict[str, Any]) -> None:
@@ -155,6 +172,7 @@ def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str,
     cut = copy.deepcopy(config)
     cut.vision_config.num_hidden_layers = layers_that_run(config)
     cut.vision_feature_layer = -1 if isinstance(config.vision_feature_layer, int) else feature_layers(config)
+    check_size(source, smallest_count(cut), quantized=hasattr(config, "quantization_config"))
     with torch.device("meta"):
         empty = AutoModelForImageTextToText.from_config(cut)
     parameters = sum(parameter.numel() for parameter in empty.parameters())

@@ -21,6 +21,7 @@ _READ_QUIETLY = (  # transformers goes on without some of these, and names none 
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.json",
 )
 
 
@@ -67,11 +68,18 @@ def weight_files(folder: Path) -> list[Path]:
             files = _read_json(index).get("weight_map")
             if not isinstance(files, dict) or not files:
                 raise CheckpointError(f"model: {index} has no weight_map", AGAIN)
-            return [folder / name for name in sorted({str(name) for name in files.values()})]
+            odd = next((name for name in files.values() if not _is_file_name(name)), None)
+            if odd is not None:
+                raise CheckpointError(f"model: {index} names a weight file {str(odd)[:60]!r}, which is none", AGAIN)
+            return [folder / name for name in sorted(set(files.values()))]
     shards = [path.name for path in sorted(folder.glob("*.safetensors"))]
     if shards:
         raise CheckpointError(f"model: {folder} holds {shards[0]}, but no model.safetensors.index.json", AGAIN)
     raise CheckpointError(f"model: {folder} holds no weights (model.safetensors)", AGAIN)
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name.encode("utf-8", "replace")) < 256 and Path(name).name == name
 
 
 def _read_json(path: Path) -> dict[str, Any]:
