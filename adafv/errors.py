@@ -39,3 +39,13 @@ class DeviceError(AdaFVError):
 
 class OutOfMemoryError(DeviceError):
     """A device that has too little memory for what was asked of it at once."""
+
+
+def shown(value: object) -> str:
+    """Quote a value for a message, cut where it is long."""
+    return cut(repr(value))
+
+
+def cut(text: str, most: int = 200) -> str:
+    """Leave out the middle of a text that is too long for a message."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}...{text[-(most // 4) :]}"

@@ -77,7 +77,7 @@ def batch(
         raise UsageError("--compare measures one question at a time", "use adafv ask --compare")
     shard = Shard.parse(flags.shard)
     lines = Source.of(source, flags.image_folder, streams)
-    flags.check_files(lines.file)
+    flags.check_files(streams, lines.file)
     recorded = made_with(load_settings, run_settings, flags) | {"command": "batch"}
     recorded |= {"keep": run_settings.budget.text, "pruner": run_settings.pruner}
     if flags.dry_run:

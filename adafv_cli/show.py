@@ -10,8 +10,7 @@ import typer
 
 from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.figurefile import check_figure, write_figure
-from adafv_cli.files import same_file
+from adafv_cli.files import check_apart, check_figure, write_figure
 from adafv_cli.inputs import image_and_questions
 from adafv_cli.loading import load_for_image
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
@@ -31,7 +30,7 @@ Draw which visual tokens an answer was made from, and which signal chose them.
 The picture shows the image, its saliency, its similarity to the question, and
 the kept tokens in the color of the signal that chose them; the dropped area is
 dimmed. Tiles of multi-crop images are drawn where they lie in the image. The
-answer goes to stdout; FILE is replaced if it exists.
+answer goes to stdout. An earlier picture is replaced, any other file with --force.
 """
 
 SMALLEST_DPI, LARGEST_DPI = 50, 1200
@@ -43,15 +42,17 @@ class PictureFlags:
 
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", rich_help_panel="Picture", help="A .png, .svg or .pdf file, replaced."
-        ),
+        typer.Option("-o", "--output", metavar="FILE", rich_help_panel="Picture", help="A .png, .svg or .pdf file."),
     ] = None
     dpi: Annotated[
         int, typer.Option("--dpi", metavar="N", rich_help_panel="Picture", help="Pixels per inch; it is 8 inches wide.")
     ] = 200
+    force: Annotated[
+        bool,
+        typer.Option("--force", rich_help_panel="Picture", help="Replace any FILE."),
+    ] = False
 
-    def check(self, image: str, as_json: bool) -> None:
+    def check(self, image: str, streams: Streams, *, as_json: bool) -> None:
         """What would only come to light after a model was loaded for nothing.
 
         Raises:
@@ -61,9 +62,9 @@ class PictureFlags:
             if not as_json:
                 raise UsageError("-o FILE is missing", "-o picture.png draws one; --json gives the same as data")
             return
-        check_figure("-o", self.output)
-        if image != "-" and same_file(Path(image), self.output):
-            raise UsageError(f"-o: {self.output} is the image", "give the picture a file of its own")
+        read = None if image == "-" else Path(image)
+        check_apart(streams.stdin, streams.stdout, read, [(self.output, "-o")])
+        check_figure("-o", self.output, force=self.force)
         if not SMALLEST_DPI <= self.dpi <= LARGEST_DPI:
             raise UsageError(f"--dpi: {self.dpi} is not between {SMALLEST_DPI} and {LARGEST_DPI}", "200 is the default")
 
@@ -87,7 +88,7 @@ def show(
     load_settings, run_settings = load.settings(ctx), run.settings(ctx)
     if run_settings.compare:
         raise UsageError("--compare measures, and a picture is of one answer", "use adafv ask --compare")
-    picture.check(image, output.as_json)
+    picture.check(image, streams, as_json=output.as_json)
     source, (asked,) = image_and_questions(image, [] if question is None else [question], streams, "adafv show")
     with streams.library_noise():
         model = load_for_image(source, load_settings, run_settings, streams)

@@ -18,7 +18,6 @@ from adafv.streaming.runs import grid
 from adafv_cli.batch import all_settings, made_with
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
-from adafv_cli.figurefile import check_figure
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.work.earlier import Keys, Setting
@@ -98,8 +97,6 @@ class SweepFlags:
         if not 0 <= self.tolerance <= 100:
             what = f"--tolerance: {self.tolerance} is not between 0 and 100"
             raise UsageError(what, "give points of percent: 1 lets accuracy fall from 80 to 79")
-        if self.plot is not None:
-            check_figure("--plot", self.plot)
         return Wanted(self.metric, self.tolerance, self.by, self.plot, output.as_json)
 
 
@@ -120,7 +117,7 @@ def sweep(
     wanted = sweep.wanted(output)
     shard = Shard.parse(flags.shard)
     lines = Source.of(source, flags.image_folder, streams)
-    flags.check_files(lines.file, sweep.plot)
+    flags.check_files(streams, lines.file, sweep.plot)
     recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep"}
     keys = Keys(flags.repeated_ids, settings=True)
     own = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(sweep).items()}

@@ -15,10 +15,10 @@ from adafv.errors import InputError
 from adafv.settings import BatchSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.files import same_file
-from adafv_cli.rendering.run_report import check_report
+from adafv_cli.files import check_apart, check_figure, check_report
 from adafv_cli.work.earlier import Keys
 from adafv_cli.work.outlog import Log
+from adafv_cli.work.recorded import files_of
 
 batch_flag = partial(typer.Option, rich_help_panel="Batch")
 
@@ -33,7 +33,7 @@ class WorkFlags:
     resume: Annotated[
         bool, batch_flag("--resume", help="Go on with FILE: skip what is answered, redo what failed.")
     ] = False
-    force: Annotated[bool, batch_flag("--force", help="Replace FILE.")] = False
+    force: Annotated[bool, batch_flag("--force", help="Replace files, also others' reports and plots.")] = False
     image_folder: Annotated[
         Path | None, batch_flag(metavar="FOLDER", help="Where relative images are; default: beside INPUT.")
     ] = None
@@ -55,15 +55,35 @@ class WorkFlags:
         """
         if self.resume and self.force:
             raise UsageError("--resume and --force contradict each other", "give one of the two")
-        for name in ("resume", "force"):
-            if getattr(self, name) and self.file is None:
-                raise UsageError(f"--{name} needs -o FILE", "only a file can be resumed or replaced")
+        if self.resume and self.file is None:
+            raise UsageError("--resume needs -o FILE", "only a file can be resumed")
         size: Any = self.batch_size.strip().lower()
         try:
             return BatchSettings(batch_size="auto" if size == "auto" else int(size))
         except (ValueError, InputError):
             what = f"--batch-size: {self.batch_size!r} is no batch"
             raise UsageError(what, "give 1 or more, or auto") from None
+
+    def check_files(self, streams: Streams, source: Path | None, plot: Path | None = None) -> None:
+        """See that all files can be written, and that none is the input, used twice, or somebody else's.
+
+        Args:
+            streams: a file behind standard input is not written either.
+            source: the input, `None` where it can be read only once.
+            plot: a figure that is drawn, too.
+
+        Raises:
+            UsageError: one cannot.
+        """
+        if self.force and self.file is None and self.report is None and plot is None:
+            raise UsageError("--force needs -o FILE", "only a file can be replaced")
+        written = [] if self.file is None else [(path, "-o") for path in files_of(self.file)]
+        written += [(path, flag) for path, flag in ((self.report, "--report"), (plot, "--plot")) if path is not None]
+        check_apart(streams.stdin, streams.stdout, source, written)
+        if self.report is not None:
+            check_report(self.report, force=self.force)
+        if plot is not None:
+            check_figure("--plot", plot, force=self.force)
 
     def log(
         self, stack: ExitStack, keys: Keys, settings: Mapping[str, Any], streams: Streams, compared: str
@@ -82,29 +102,11 @@ class WorkFlags:
         """
         if self.file is None:
             return None
-        log = Log(self.file, resume=self.resume, force=self.force, keys=keys)
-        stack.callback(log.close)
+        log = stack.enter_context(Log(self.file, resume=self.resume, force=self.force, keys=keys))
         log.check(settings)
         if log.found.first is not None and not log.settings_path.exists():
             streams.note(f"{log.settings_path.name} is gone: only {compared} could be compared")
         return log
-
-    def check_files(self, source: Path | None, plot: Path | None = None) -> None:
-        """See that no file is used twice.
-
-        Args:
-            source: the input, unless it is a pipe.
-            plot: where a figure goes.
-
-        Raises:
-            UsageError: one is.
-        """
-        check_report(self.report, source, self.file, plot)
-        if same_file(source, self.file):
-            raise UsageError(f"-o: {self.output} is the input", "give the answers a file of their own")
-        for other in (source, self.file):
-            if same_file(other, plot):
-                raise UsageError(f"--plot: {plot} is used otherwise in this run", "give it a file of its own")
 
     @property
     def file(self) -> Path | None:

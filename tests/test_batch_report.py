@@ -18,7 +18,6 @@ from tests.cli_fakes import ANSWER, FakeStream, adafv
 def test_the_report_says_how_and_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeBatchModel())
     path = tmp_path / "report.json"
-    path.write_text("old")
     lines = [asking(1), asking(2, "gone.png"), asking(3)]
     assert adafv("batch", questions(tmp_path, *lines), "--report", str(path), "--keep", "64").code == 1
     report = json.loads(path.read_text())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -261,10 +260,6 @@ def test_a_symbolic_link_stays_one(tmp_path: Path, model: FakeBatchModel, out: P
     again(path, link)
     assert link.is_symlink()
     assert ids(out) == [1, 2]
-
-
-def test_output_into_a_device(tmp_path: Path, model: FakeBatchModel) -> None:
-    assert adafv("batch", questions(tmp_path, asking(1)), "-o", os.devnull).code == 0
 
 
 def test_the_settings_are_recorded(tmp_path: Path, model: FakeBatchModel, out: Path) -> None:

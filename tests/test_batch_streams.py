@@ -156,14 +156,6 @@ def test_a_full_disk_names_the_last_good_line(tmp_path: Path, path: str) -> None
     assert [answer["question_id"] for answer in answers(out.read_text())] == list(range(40))
 
 
-def test_a_full_device(path: str) -> None:
-    process = start(*FAKE, path, "-o", "/dev/full")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert b"adafv: cannot write to /dev/full: No space left on device\n" in err
-    assert b"Traceback" not in err
-
-
 def test_a_second_writer(tmp_path: Path, path: str) -> None:
     out = tmp_path / "answers.jsonl"
     first = start(*FAKE, path, "-o", str(out), "--batch-size", "4", env=slow(30))

@@ -77,7 +77,6 @@ def test_a_picture_an_answer_and_a_report(
 
 def test_a_picture_is_replaced(tmp_path: Path, image: str, model: Explaining) -> None:
     out = tmp_path / "a.png"
-    out.write_text("old")
     assert adafv("show", image, QUESTION, "-o", str(out), "--dpi", "60").code == 0
     first = out.read_bytes()
     assert adafv("show", image, QUESTION, "--dpi", "60", "-qo", str(out)).stderr == ""
@@ -127,7 +126,7 @@ REFUSED = [
     (("-o", "-"), 2, ("without an extension",)),
     (("-o", "missing/a.png"), 2, ("missing/a.png", "its folder does not exist")),
     (("-o", "folder.png"), 2, ("folder.png", "is a folder")),
-    (("-o", "scene.png"), 2, ("scene.png is the image",)),
+    (("-o", "scene.png"), 2, ("scene.png is the input",)),
     (("-o", "a.png", "--dpi", "5"), 2, ("--dpi: 5", "50", "1200")),
     (("--json", "--compare"), 2, ("--compare", "adafv ask --compare")),
     (("--json", "--keep", "0"), 2, ("--keep",)),
@@ -173,7 +172,7 @@ def test_failures_leave_the_old_picture(tmp_path: Path, image: str, model: Expla
     out = tmp_path / "a.png"
     out.write_text("old")
     model.failure = DeviceError("out of memory", "use less")
-    assert adafv("show", image, QUESTION, "-o", str(out)).code == 3
+    assert adafv("show", image, QUESTION, "-o", str(out), "--force").code == 3
     assert out.read_text() == "old"
 
 
@@ -181,7 +180,7 @@ def test_a_disk_that_is_full(tmp_path: Path, image: str, model: Explaining, monk
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("adafv_cli.figurefile.write_bytes", full)
+    monkeypatch.setattr("adafv_cli.files.write_bytes", full)
     done = adafv("show", image, QUESTION, "-o", str(tmp_path / "a.png"), "--dpi", "60")
     assert done.code == 1 and "No space left on device" in done.stderr
     assert done.stdout == "red\n"  # the answer is not lost

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from adafv.figures.formats import METADATA
 from adafv.figures.placing import spread
 from adafv.figures.texts import families, readable, shortened, width_of
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from adafv.quality.points import Point
     from adafv.quality.recommendation import Recommendation
 
-FORMATS = ("png", "svg", "pdf")
 DPI = 200
 
 _INK, _PALE, _GRID = "#222222", "#666666", "#e4e4e4"
@@ -39,7 +39,6 @@ _LOOKS = {  # told apart by those who see few colours, and by their marks in pri
 }
 _MORE = [("#882255", "*"), ("#117733", "p"), ("#7a7a1f", "h"), ("#cc6677", "d"), ("#44aa99", "8")]
 _QUALITIES = {"exact": "accuracy", "vqa": "VQA accuracy", "yes-no": "accuracy (yes or no)"}
-_UNDATED: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "adafv", "pdf.fonttype": 42, "text.parse_math": False}
 
 
@@ -57,7 +56,7 @@ def render(
     Args:
         points: of one sweep, the unpruned first.
         recommendation: what was made of them.
-        kind: one of `FORMATS`.
+        kind: one of `adafv.figures.formats.FORMATS`.
         model: the checkpoint's name, for the title.
         partial: whether the sweep broke off.
         dpi: pixels per inch of a PNG.
@@ -67,7 +66,7 @@ def render(
     file = BytesIO()
     with style.context(["default", _STYLE]):
         figure = _Curve(points, recommendation, model, partial).figure
-        figure.savefig(file, format=kind, dpi=dpi, metadata=_UNDATED[kind])
+        figure.savefig(file, format=kind, dpi=dpi, metadata=METADATA[kind])
     return file.getvalue()
 
 

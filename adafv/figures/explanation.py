@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adafv.explanation import Explanation
 from adafv.figures import captions, rasters
+from adafv.figures.formats import METADATA
 from adafv.figures.layout import BAR_WIDTH, Layout, Spot, arrange, width_for
 from adafv.figures.texts import families, shortened, width_of
 
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 200
-# Without dates: the bytes would differ from one time to the next.
-_SAVED: dict[str, dict[str, Any]] = {
-    "png": {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}},
-    "svg": {"metadata": {"Date": None}},
-    "pdf": {"metadata": {"CreationDate": None}},
-}
 _STYLE = {"svg.hashsalt": "adafv", "axes.linewidth": 0.5, "text.parse_math": False}
 _INK, _PALE = "#222222", "#666666"
 _SIZES = captions.Sizes()
@@ -41,7 +36,8 @@ def render(explanation: Explanation, kind: str = "png", dpi: int = DPI) -> bytes
 
     file = BytesIO()
     with style.context(["default", _STYLE]):
-        _Drawing(explanation, dpi).figure.savefig(file, format=kind, dpi=dpi, **_SAVED[kind])
+        optimised: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
+        _Drawing(explanation, dpi).figure.savefig(file, format=kind, dpi=dpi, metadata=METADATA[kind], **optimised)
     return file.getvalue()
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import adafv
 from adafv.errors import AdaFVError
-from adafv_cli.exits import UsageError
-from adafv_cli.files import check_place, write_json
+from adafv_cli.files import write_json
 from adafv_cli.rendering.tally import Tally
 
 _LIBRARIES = ("torch", "transformers", "accelerate")
@@ -23,7 +22,7 @@ class RunReport:
     """A report that is written when a run ends, however it ends.
 
     Args:
-        path: of the file, which is replaced.
+        path: of the file; an earlier report is replaced.
         settings: everything that was chosen.
     """
 
@@ -73,19 +72,6 @@ class RunReport:
             write_json(self._path, content)
         except OSError as error:
             raise AdaFVError(f"--report: cannot write {self._path}: {error.strerror}") from error
-
-
-def check_report(path: Path | None, *others: Path | None) -> None:
-    """What would only come to light when the run is over.
-
-    Raises:
-        UsageError: it cannot be written there, or the file is one of the `others`.
-    """
-    if path is None:
-        return
-    check_place("--report", path)
-    if any(other is not None and path.resolve() == other.resolve() for other in others):
-        raise UsageError(f"--report: {path} is used otherwise in this run", "give the report a file of its own")
 
 
 def versions() -> dict[str, str | None]:

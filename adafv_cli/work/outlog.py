@@ -13,50 +13,59 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
-from adafv.errors import AdaFVError
+from adafv.errors import AdaFVError, cut
 from adafv.records import Answer
 from adafv_cli.exits import UsageError
-from adafv_cli.files import write_json
+from adafv_cli.files import descriptor, status, takes_data, write_json, written_into
 from adafv_cli.work.earlier import Found, Keys, copy_good, read
 from adafv_cli.work.jsonl import encoded
+from adafv_cli.work.recorded import changes, check_settings, compacting_path, settings_in, settings_path
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_IN_LINES = {"model": "model_id", "pruner": "pruner", "keep": "keep"}  # setting: field of an answer
+_CLOSED = getattr(os, "O_CLOEXEC", 0)
 
 
 class Log:
     """An output file that is locked from when it is opened until it is closed.
 
     Args:
-        path: of the file; behind a symbolic link, its target.
+        path: of the file; behind a symbolic link, its target. A device, a pipe or a descriptor is written into.
         resume: go on with what is there.
         force: replace what is there.
         keys: by what answers are told apart.
 
     Raises:
-        UsageError: it exists, it cannot be written, or another process writes it.
+        UsageError: it exists, it cannot be written, another process writes it, or its settings would replace a file
+            that is not ours.
         InputError: it is to be resumed and is no log of ours.
     """
 
     def __init__(self, path: Path, *, resume: bool = False, force: bool = False, keys: Keys | None = None) -> None:
-        self.path = path.resolve()
+        status("-o", path)
+        self.path = path if written_into(path) else path.resolve()
         self.found = Found()
         self.locked = True
         self._resume, self._keys = resume, keys or Keys()
         self._earlier: BinaryIO | None = None
-        self._created = not self.path.exists()
+        self._began = False
+        self._regular = not written_into(path)
+        if self._regular:
+            check_settings(settings_path(self.path))
+        elif resume:
+            raise UsageError(f"--resume: -o {cut(str(path))} is no file to go on with", "leave --resume out")
+        self._created = self._regular and not self.path.exists()
         self._fd = self._open()
         try:
-            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
             if self._regular and os.fstat(self._fd).st_size and not (resume or force):
-                raise UsageError(f"-o: {path} exists", "--resume goes on with it, --force replaces it")
-            if resume and self._regular:
+                raise UsageError(f"-o: {cut(str(path))} exists", "--resume goes on with it, --force replaces it")
+            if resume:
                 self.found = read(self.path, self._keys)
                 if self.found.places:
                     self._earlier = self.path.open("rb")  # stays what it is when the file is replaced
@@ -67,7 +76,7 @@ class Log:
     @property
     def settings_path(self) -> Path:
         """Where the settings of the run are recorded."""
-        return self.path.with_name(self.path.name + ".settings.json")
+        return settings_path(self.path)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Compare the settings of this run with those that the answers were made with.
@@ -77,23 +86,10 @@ class Log:
         """
         if self.found.first is None:
             return
-        first = self.found.first
-        recorded = {name: first.get(key) for name, key in _IN_LINES.items()} | self._recorded()
-        changed = [
-            f"{name}: {recorded[name]} in the file, {value} asked"
-            for name, value in settings.items()
-            if name in recorded and recorded[name] != value
-        ]
+        changed = changes(self.settings_path, self.found.first, settings)
         if changed:
             what = f"-o: {self.path.name} was made with other settings ({'; '.join(changed)})"
             raise UsageError(what, "use the same, or write to another file; --force replaces this one")
-
-    def _recorded(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self.settings_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # gone, or not ours: the lines have the most important
-            return {}
-        return found if isinstance(found, dict) else {}
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Make the file ready for appending, and record the settings; from now on it is changed."""
@@ -106,8 +102,9 @@ class Log:
                 self._compact()
             elif self.found.torn_bytes:
                 os.ftruncate(self._fd, self.found.good_bytes)
-            if self._recorded() != dict(settings):
+            if settings_in(self.settings_path) != dict(settings):
                 write_json(self.settings_path, settings)
+                self._began = True
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -115,9 +112,11 @@ class Log:
         """Append one line.
 
         Raises:
-            AdaFVError: it cannot be written; the message names the last line that was.
+            AdaFVError: it cannot be written; the message names the last line that was. Or the file was removed.
         """
         line = (encoded(answer) + "\n").encode()
+        if self._regular and not os.fstat(self._fd).st_nlink:
+            raise self._lost()
         try:
             written = os.write(self._fd, line)
             while written < len(line):  # a disk that is nearly full takes a part, and says why not more next time
@@ -139,24 +138,52 @@ class Log:
         what = f"cannot write to {self.path}: {error.strerror}{last}"
         return AdaFVError(what, "make room, then go on with --resume" if error.errno == errno.ENOSPC else "")
 
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close the file.
+
+        Raises:
+            AdaFVError: all went well but for the file, which is no longer there.
+        """
+        there = self._is_there()
+        self.close()
+        if error is None and not there:
+            raise self._lost()
+
     def close(self) -> None:
         """Bring everything to the disk and let go of the lock; a file that was made for nothing goes again."""
-        if self._created and self._regular and not os.fstat(self._fd).st_size:
-            self.path.unlink(missing_ok=True)
-            self.settings_path.unlink(missing_ok=True)
+        if self._created and self._is_there() and not os.fstat(self._fd).st_size:
+            self.path.unlink()
+            if self._began:
+                self.settings_path.unlink(missing_ok=True)
         if self._earlier is not None:
             self._earlier.close()
         with suppress(OSError):  # pipes cannot be synchronised
             os.fsync(self._fd)
         os.close(self._fd)
 
+    def _is_there(self) -> bool:
+        """Whether the path still leads to the file that is written."""
+        try:
+            return not self._regular or os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except OSError:
+            return False
+
+    def _lost(self) -> AdaFVError:
+        what = f"-o: {cut(str(self.path))} was removed or replaced during the run"
+        return AdaFVError(what, "its answers are lost; start again, and leave the file where it is")
+
     def _open(self) -> int:
-        flags = os.O_RDWR if not self.path.exists() or self.path.is_file() else os.O_WRONLY
+        if not self._regular:
+            return self._open_stream()
         while True:
             try:
-                opened = os.open(self.path, flags | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+                opened = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _CLOSED, 0o666)
             except OSError as error:
-                raise UsageError(f"-o: {self.path}: {error.strerror}", "check the path and its permissions") from None
+                what = f"-o: {cut(str(self.path))}: {error.strerror}"
+                raise UsageError(what, "check the path and its permissions") from None
             try:
                 self.locked = _lock(opened, self.path)
                 same = os.path.samestat(os.fstat(opened), self.path.stat())
@@ -169,10 +196,21 @@ class Log:
                 return opened
             os.close(opened)  # another run replaced the file between our opening and locking it
 
+    def _open_stream(self) -> int:
+        number = descriptor(self.path)
+        try:
+            if not takes_data(self.path):
+                raise PermissionError(errno.EACCES, "cannot be written to")
+            return os.open(self.path, os.O_WRONLY | os.O_APPEND | _CLOSED) if number is None else os.dup(number)
+        except OSError as error:
+            what = f"-o: {cut(str(self.path))}: {error.strerror}"
+            raise UsageError(what, "check the path and its permissions") from None
+
     def _compact(self) -> None:
         """Drop failed lines, repeated ones and a torn one: in a copy, which then takes the place of the file."""
-        copy = self.path.with_name(f".{self.path.name}.compacting")
-        opened = os.open(copy, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
+        copy = compacting_path(self.path)
+        copy.unlink(missing_ok=True)  # of a run that was killed
+        opened = os.open(copy, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | _CLOSED, 0o666)
         try:
             os.fchmod(opened, stat.S_IMODE(os.fstat(self._fd).st_mode))
             _lock(opened, self.path)

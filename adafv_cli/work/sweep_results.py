@@ -14,7 +14,7 @@ from rich.text import Text
 from adafv.quality.sheet import Sheet
 from adafv.records import Answer
 from adafv_cli.console import Streams
-from adafv_cli.figurefile import write_figure
+from adafv_cli.files import write_figure
 from adafv_cli.rendering import units
 from adafv_cli.rendering.sweep_table import made, show
 from adafv_cli.rendering.tally import Failed, Tally

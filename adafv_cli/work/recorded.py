@@ -1,0 +1,72 @@
+"""The settings of a run, recorded in `FILE.settings.json` beside its answers, and compared when it goes on."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adafv.errors import cut
+from adafv_cli.exits import UsageError
+from adafv_cli.files import status, written_into
+
+_IN_LINES = {"model": "model_id", "pruner": "pruner", "keep": "keep"}  # setting: field of an answer
+
+
+def settings_path(path: Path) -> Path:
+    """Name the file that the settings of a log are recorded in."""
+    return path.with_name(path.name + ".settings.json")
+
+
+def compacting_path(path: Path) -> Path:
+    """Name the copy without failed lines that then takes the place of a log."""
+    return path.with_name(f".{path.name}.compacting")
+
+
+def files_of(path: Path) -> list[Path]:
+    """List every file that is replaced while a log at `path` is written."""
+    if written_into(path):
+        return [path]
+    real = path.resolve()
+    return [path, settings_path(real), compacting_path(real)]
+
+
+def check_settings(path: Path) -> None:
+    """See that what lies where the settings go is ours, for it will be replaced.
+
+    Raises:
+        UsageError: it is not.
+    """
+    found = status("-o", path)
+    if found is None or (stat.S_ISREG(found.st_mode) and (not found.st_size or settings_in(path))):
+        return
+    what = f"-o: its settings go to {cut(str(path))}, which exists, and adafv did not write it"
+    raise UsageError(what, "give -o another name, or move that file away")
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """Read the settings that a run left; empty for any other file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    ours = isinstance(found, dict) and "adafv" in found and isinstance(found.get("command"), str)
+    return found if ours else {}
+
+
+def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Say how a run's settings differ from those that a log was made with.
+
+    Args:
+        path: of the recorded settings; when they are gone, the answers still have the most important.
+        first: an answer of the log.
+        settings: of this run.
+    """
+    recorded = {name: first.get(key) for name, key in _IN_LINES.items()} | settings_in(path)
+    return [
+        f"{name}: {recorded[name]} in the file, {value} asked"
+        for name, value in settings.items()
+        if name in recorded and recorded[name] != value
+    ]
