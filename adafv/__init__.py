@@ -23,7 +23,7 @@ from adafv.settings import BatchSettings, LoadSettings, RunSettings
 
 if TYPE_CHECKING:
     from adafv.engine import Model, load
-    from adafv.pruners.mixture import select
+    from adafv.pruners.adafv import select
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
     "select",
 ]
 
-_LAZY = {"load": "adafv.engine", "Model": "adafv.engine", "select": "adafv.pruners.mixture"}
+_LAZY = {"load": "adafv.engine", "Model": "adafv.engine", "select": "adafv.pruners.adafv"}
 
 
 def __getattr__(name: str) -> object:

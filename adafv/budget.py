@@ -15,7 +15,7 @@ _SHARE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)%")
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget as the user wrote it: `128`, `25%` or `all`.
+    """A budget: `128`, `25%` or `all`, in one form for each (`25.0%` is `25%`).
 
     Exactly one of `count` and `share` is set, or neither for `all`.
     """
@@ -52,7 +52,7 @@ class Budget:
         share = Fraction(match[1]) / 100
         if not 0 < share <= 1:
             raise BudgetError(f"keep: {keep} is not between 0% and 100%", _FIX)
-        return cls(text, share=share)
+        return cls(_share_text(share), share=share)
 
     def tokens(self, visual: int) -> int:
         """Visual tokens to keep of an image that has `visual` candidates: at least 1, at most all.
@@ -64,3 +64,10 @@ class Budget:
         if self.share is not None:
             return max(1, int(self.share * visual + Fraction(1, 2)))
         return visual
+
+
+def _share_text(share: Fraction) -> str:
+    """A share in percent, without zeros that say nothing."""
+    whole, part = divmod(share * 100, 1)
+    digits = f"{int(part * 10**18):018d}".rstrip("0")
+    return f"{whole}.{digits}%" if digits else f"{whole}%"

@@ -23,11 +23,13 @@ class Spliced:
         embeddings: (L, D).
         positions: (L,) int64, RoPE positions.
         seed: of the tokens that are drawn for it, where any are.
+        room: tokens that may be generated for it before the model's context is full; `None` where it has no end.
     """
 
     embeddings: Tensor
     positions: Tensor
     seed: int = 0
+    room: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,29 +99,31 @@ class _Watcher(StoppingCriteria):  # type: ignore[misc]
 
 
 class _Chooser(LogitsProcessor):  # type: ignore[misc]
-    """Leaves `generate` the greatest score, or of scores to be drawn from the drawn one alone.
+    """Passes greedy logits through; draws a sampled token itself, and masks all others for `generate`'s argmax.
 
     Each row has random numbers of its own: what is drawn for it depends neither on the batch nor on other rows. It
     also remembers whether the first token's scores were numbers; asked once, when all is done.
     """
 
+    _AHEAD = 64  # random numbers of a row that are made together
+
     def __init__(self, run: RunSettings, seeds: Sequence[int], device: torch.device) -> None:
         self._temperature, self._top_p = run.temperature, run.top_p
-        steps = run.max_new_tokens if run.temperature else 0
-        rows = [torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        self._draws = torch.stack(rows).to(device)  # (B, steps)
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._draws = torch.empty(len(seeds), 0, device=device)  # (B, steps so far)
+        self._rows, self._offset = list(range(len(seeds))), 0
         self.finite: Tensor | None = None
 
     def restart(self, rows: list[int], offset: int) -> None:
         """Go on with these rows; they have `offset` tokens more than `input_ids` will show."""
-        self._rows, self._offset = self._draws[rows], offset
+        self._rows, self._offset = rows, offset
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if self.finite is None:
             self.finite = torch.isfinite(scores).all()
         if not self._temperature:
             return scores
-        draw = self._rows[:, self._offset + input_ids.shape[1], None]
+        draw = self._drawn(self._offset + input_ids.shape[1])
         scores = (scores - scores.amax(dim=1, keepdim=True)) / self._temperature
         if self._top_p < 1:
             scores = TopPLogitsWarper(self._top_p)(input_ids, scores)
@@ -127,6 +131,13 @@ class _Chooser(LogitsProcessor):  # type: ignore[misc]
         drawn = (shares <= draw * shares[:, -1:]).sum(dim=1, keepdim=True)
         last = (shares < shares[:, -1:]).sum(dim=1, keepdim=True)  # that may be drawn, should the product round up
         return torch.full_like(scores, -torch.inf).scatter(1, torch.minimum(drawn, last), 0.0)
+
+    def _drawn(self, step: int) -> Tensor:
+        """(rows, 1): the random number of each present row for the token at `step`."""
+        if step >= self._draws.shape[1]:
+            more = torch.stack([torch.rand(self._AHEAD, generator=one) for one in self._generators])
+            self._draws = torch.cat([self._draws, more.to(self._draws.device)], dim=1)
+        return self._draws[self._rows, step, None]
 
 
 def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Decoded]:
@@ -139,14 +150,15 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
         watch: gets the seconds up to the first token and those after it.
 
     Raises:
-        InputError: scores that are not finite, from which any answer would be made up.
+        InputError: logits that are NaN or infinite.
     """
     start = watch.now()
     embeddings, mask, positions = left_pad(prompts)
     ends = torch.tensor(_ends(model), dtype=torch.long, device=embeddings.device)
     watcher = _Watcher(watch, ends)
     chooser = _Chooser(run, [prompt.seed for prompt in prompts], embeddings.device)
-    rows = _in_rounds(model, embeddings, mask, positions, run.max_new_tokens, watcher, chooser)
+    limits = [min(run.max_new_tokens, prompt.room or run.max_new_tokens) for prompt in prompts]
+    rows = _in_rounds(model, embeddings, mask, positions, limits, watcher, chooser)
     if chooser.finite is not None and not chooser.finite:
         raise InputError(
             "the language model's scores are not finite",
@@ -164,17 +176,21 @@ def _in_rounds(
     embeddings: Tensor,
     mask: Tensor,
     positions: Tensor,
-    most: int,
+    limits: Sequence[int],
     watcher: _Watcher,
     chooser: _Chooser,
 ) -> list[list[int]]:
-    """Generated ids of each row, with the end token. After each round the rows that have ended leave the cache."""
+    """Generate in rounds: after each, the rows that have ended, or are as long as their limit, leave the cache.
+
+    Returns:
+        The ids of each row, with the end token where there is one.
+    """
     cache = DynamicCache(config=model.config.get_text_config())
     prompt: dict[str, Tensor] = {"inputs_embeds": embeddings}
     rows: list[list[int]] = [[] for _ in embeddings]
     alive, fed = list(range(len(rows))), 0
     while alive:
-        done = len(rows[alive[0]])
+        done, shortest = len(rows[alive[0]]), min(limits[row] for row in alive)
         watcher.restart()
         chooser.restart(alive, done - fed)
         generated = model.generate(
@@ -182,14 +198,14 @@ def _in_rounds(
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
-            generation_config=GenerationConfig(max_new_tokens=most - done, do_sample=False),
+            generation_config=GenerationConfig(max_new_tokens=shortest - done, do_sample=False),
             stopping_criteria=[watcher],
             logits_processor=[chooser],
         )[:, fed:]
         steps = generated.shape[1]
         for row, ids in zip(alive, generated.tolist(), strict=True):
             rows[row] += _until_end(ids, _ends(model))
-        stay = [i for i, row in enumerate(alive) if rows[row][-1] not in _ends(model) and len(rows[row]) < most]
+        stay = [i for i, row in enumerate(alive) if rows[row][-1] not in _ends(model) and len(rows[row]) < limits[row]]
         if not stay:
             break
         alive = [alive[i] for i in stay]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,20 +10,20 @@ from typing import Any, Literal
 from adafv.costs.accounting import Accountant
 from adafv.errors import AdaFVError, InputError
 from adafv.explanation import Explanation, explain
-from adafv.families.llava import ImageEncoding
-from adafv.families.templates import fallback_template
+from adafv.families.base import ImageEncoding
+from adafv.families.tower import layers_that_run
 from adafv.images import open_image
 from adafv.loading.checkpoint import Checkpoint, load_checkpoint
-from adafv.pipeline import Outcome, Pipeline, Row
+from adafv.pipeline import Outcome, Pipeline
 from adafv.prompt import Prompt, Prompter
-from adafv.records import Answer, Comparison, Failure, Latency, Question, QuestionId
+from adafv.records import Answer, Comparison, Failure, Latency, Question
+from adafv.report import reported
+from adafv.request import EncodingCost, Request
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
-from adafv.streaming.encoder_cache import EncodingCost
 from adafv.streaming.prefetching import Item
 from adafv.streaming.runs import unpruned
-from adafv.streaming.scheduling import Task
 from adafv.streaming.streams import AnswerStream, SweepStream
-from adafv.timing import Stopwatch, latency_of
+from adafv.timing import Stopwatch
 
 
 def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
@@ -38,20 +36,25 @@ def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
     Raises:
         CheckpointError, DeviceError, InputError: what cannot be used, with the fix.
     """
-    chosen = model if isinstance(model, LoadSettings) else LoadSettings(model=model, **settings)
-    return Model(load_checkpoint(chosen))
+    if isinstance(model, LoadSettings):
+        _refuse_both("LoadSettings", settings)
+        return Model(load_checkpoint(model))
+    return Model(load_checkpoint(LoadSettings(model=model, **settings)))
 
 
 class Model:
-    """A loaded checkpoint that answers questions about images."""
+    """A loaded checkpoint that answers questions about images.
+
+    How is said in one way everywhere: complete `RunSettings` as `run`, or fields of them as keywords
+    (`keep=128, pruner="adafv"`), not both.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         config = checkpoint.model.config
         self._checkpoint = checkpoint
-        self.pipeline = Pipeline(checkpoint)
-        self._prompter = Prompter(checkpoint.processor, config.image_token_id, fallback_template(config))
-        layers = config.vision_config.num_hidden_layers  # cut to those that run
-        self._accountant = Accountant.of(config, layers, checkpoint.model.dtype.itemsize)
+        self.pipeline = Pipeline(checkpoint.model, checkpoint.processor, checkpoint.family)
+        self._prompter = Prompter(checkpoint.processor, config.image_token_id, checkpoint.family.template(config))
+        self._accountant = Accountant.of(config, layers_that_run(config), checkpoint.model.dtype.itemsize)
 
     @property
     def model_id(self) -> str:
@@ -63,32 +66,39 @@ class Model:
         """Whether this is the bundled demo checkpoint."""
         return self._checkpoint.is_demo
 
+    @property
+    def context(self) -> int | None:
+        """Positions that prompt and answer may take together; `None` where the configuration says nothing."""
+        return self.pipeline.context
+
     def describe(self) -> dict[str, object]:
-        """The load settings as they came out."""
+        """Tell what the load settings came to."""
         model = self._checkpoint.model
         return {
             "model": self.model_id,
-            "family": self._checkpoint.family,
+            "family": self._checkpoint.family.model_type,
             "devices": ", ".join(map(str, self.pipeline.devices)),
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config.text_config._attn_implementation,
-            "vision_layers": model.config.vision_config.num_hidden_layers,
+            "vision_layers": layers_that_run(model.config),
         }
 
-    def ask(self, image: Any, question: str, **settings: Any) -> Answer:
+    def ask(self, image: Any, question: str, run: RunSettings | None = None, **settings: Any) -> Answer:
         """Answer one question.
 
         Args:
             image: a path, encoded bytes, or a `PIL.Image.Image`.
             question: what is asked.
-            settings: fields of `RunSettings`: `keep=128`, `pruner="adafv"`, ...
+            run, settings: how, as for the class.
 
         Raises:
             ImageError, InputError, BudgetError, DeviceError: what cannot be used, with the fix.
         """
-        return next(self.answer(image, [question], RunSettings(**settings)))
+        return next(self.answer(image, [question], run, **settings))
 
-    def answer(self, image: Any, questions: Sequence[str], run: RunSettings) -> Iterator[Answer]:
+    def answer(
+        self, image: Any, questions: Sequence[str], run: RunSettings | None = None, **settings: Any
+    ) -> Iterator[Answer]:
         """Answer several questions about one image, encoded once, one question after the other.
 
         Their ids are their numbers, from 0.
@@ -96,37 +106,46 @@ class Model:
         Raises:
             ImageError, InputError, DeviceError: what cannot be used, with the fix; before the first answer.
         """
+        run = _run_settings(run, settings)
         asked = [Question(number, image, text) for number, text in enumerate(questions)]
         prompts = [self.render(question, run) for question in asked]
         encoding, cost = self._encode(image)
         if run.compare:
             encoding, cost = self._encode(image)  # measured warm, as the language model's runs will be
         for question, prompt in zip(asked, prompts, strict=True):
-            task = Task(question, prompt, encoding, cost if question is asked[0] else None)
-            yield self._compared(task, run) if run.compare else self.run([task], run)[0]
+            request = Request(question, prompt, encoding, cost if question is asked[0] else None)
+            yield self._compared(request, run) if run.compare else self.run([request], run)[0]
 
     def explain(self, image: Any, question: str, run: RunSettings | None = None, **settings: Any) -> Explanation:
-        """As `ask`, but tell what became of each visual token, and why; complete `RunSettings` are taken, too."""
-        run, picture = run or RunSettings(**settings), open_image(image)
+        """Answer as `ask` does, and tell what became of each visual token, and why."""
+        run = _run_settings(run, settings)
         if run.compare:
             raise InputError("compare: an explanation is of one answer", "compare with `ask`")
+        picture = open_image(image)
         asked, (encoding, cost) = Question(0, image, question), self._encode(picture)
-        prompt = self.render(asked, run)
-        ((answer, outcome),) = self._outcomes([Task(asked, prompt, encoding, cost)], run)
-        processor, row = self._checkpoint.processor, Row(prompt, encoding, run.seed)
-        return explain(self.pipeline, processor, picture, row, outcome.kept, answer)
+        request = Request(asked, self.render(asked, run), encoding, cost)
+        ((answer, outcome),) = self._outcomes([request], run)
+        return explain(self.pipeline, self._checkpoint.processor, picture, request, outcome.kept, answer)
 
     def batch(
-        self, questions: Iterable[Question], *, batch_size: int | Literal["auto"] = "auto", **settings: Any
+        self,
+        questions: Iterable[Question | Answer],
+        run: RunSettings | None = None,
+        *,
+        batch_size: int | Literal["auto"] = "auto",
+        **settings: Any,
     ) -> AnswerStream:
         """Answer a stream of questions, in order; one that cannot be answered gets an error.
 
         Args:
-            questions: read ahead of the answers, by a bounded number.
+            questions: read ahead of the answers, by a bounded number; answers among them are passed through.
+            run, settings: how, as for the class.
             batch_size: prompts in one prefill, or `auto`.
-            settings: fields of `RunSettings`.
+
+        Raises:
+            InputError: `compare`, which needs each question run alone.
         """
-        return self.stream(questions, RunSettings(**settings), BatchSettings(batch_size=batch_size))
+        return self.stream(questions, _run_settings(run, settings), BatchSettings(batch_size=batch_size))
 
     def stream(
         self,
@@ -135,11 +154,7 @@ class Model:
         batch: BatchSettings | None = None,
         stop: threading.Event | None = None,
     ) -> AnswerStream:
-        """As `batch`, with everything to choose; answers among the items are passed through in their place.
-
-        Raises:
-            InputError: `compare`, which needs each question run alone.
-        """
+        """Answer as `batch` does, with everything to choose."""
         if run.compare:
             raise InputError("compare: a batch's latency says nothing of one question's", "compare with `ask`")
         return AnswerStream(self, items, run, batch or BatchSettings(), stop)
@@ -171,7 +186,7 @@ class Model:
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)
 
     def render(self, question: Question, run: RunSettings) -> Prompt:
-        """The prompt of a question.
+        """Make the prompt of a question.
 
         Raises:
             InputError: an empty question, or one that the template cannot take.
@@ -179,28 +194,26 @@ class Model:
         return self._prompter.prompt(question.text, run.system)
 
     def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
-        """The answer of a question that cannot be answered."""
+        """Make the answer of a question that cannot be answered."""
         return replace(self._blank(question, run), error=Failure(type(error).__name__, error.what, error.fix))
 
-    def run(self, tasks: Sequence[Task], run: RunSettings) -> list[Answer]:
-        """Answer a batch of questions whose images are encoded.
+    def run(self, requests: Sequence[Request], run: RunSettings) -> list[Answer]:
+        """Answer a batch of requests.
 
         Raises:
             InputError, OutOfMemoryError: of the whole batch; nothing is answered.
         """
-        return [answer for answer, _ in self._outcomes(tasks, run)]
+        return [answer for answer, _ in self._outcomes(requests, run)]
 
-    def _outcomes(self, tasks: Sequence[Task], run: RunSettings) -> list[tuple[Answer, Outcome]]:
+    def _outcomes(self, requests: Sequence[Request], run: RunSettings) -> list[tuple[Answer, Outcome]]:
         watch = Stopwatch(self.pipeline.devices)
-        watch.add("vision", sum(task.cost.vision_s for task in tasks if task.cost is not None))
-        rows = [Row(task.prompt, task.encoding, _seed(run.seed, task.question.question_id)) for task in tasks]
-        outcomes = self.pipeline.run(rows, run, watch)
-        steps = max(len(outcome.decoded.ids) for outcome in outcomes)
-        reports = []
-        for task, outcome in zip(tasks, outcomes, strict=True):
-            latency = latency_of(watch, steps, task.cost.preprocess_s if task.cost is not None else 0.0)
-            reports.append((self._report(task, outcome, run, latency), outcome))
-        return reports
+        watch.add("vision", sum(request.cost.vision_s for request in requests if request.cost is not None))
+        outcomes = self.pipeline.run(requests, run, watch)
+        longest = max(len(outcome.decoded.ids) for outcome in outcomes)
+        return [
+            (self._report(request, outcome, run, watch, longest), outcome)
+            for request, outcome in zip(requests, outcomes, strict=True)
+        ]
 
     def _encode(self, source: Any) -> tuple[ImageEncoding, EncodingCost]:
         watch = Stopwatch(self.pipeline.devices)
@@ -209,12 +222,12 @@ class Model:
         (encoding,) = self.pipeline.encode([pixels], watch)
         return encoding, EncodingCost(watch["preprocess"], watch["vision"])
 
-    def _compared(self, task: Task, run: RunSettings) -> Answer:
+    def _compared(self, request: Request, run: RunSettings) -> Answer:
         """Pruned, then unpruned, each after a run that only warms up: first calls are slower, whatever they do."""
         other = unpruned(run)
         for settings in (run, other):
-            self.run([task], replace(settings, max_new_tokens=1))
-        (answer,), (whole,) = self.run([task], run), self.run([task], other)
+            self.run([request], replace(settings, max_new_tokens=1))
+        (answer,), (whole,) = self.run([request], run), self.run([request], other)
         if answer.latency_s is None or whole.latency_s is None:
             return answer
         return replace(answer, compare=Comparison.of(answer.text, answer.latency_s, whole.text, whole.latency_s))
@@ -230,21 +243,28 @@ class Model:
             keep=run.budget.text,
         )
 
-    def _report(self, task: Task, outcome: Outcome, run: RunSettings, latency: Latency) -> Answer:
-        decoded, subject = outcome.decoded, (task.prompt, task.encoding, outcome)
-        text = self._checkpoint.processor.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
-        return replace(
-            self._blank(task.question, run),
-            text=text,
-            finish_reason="stop" if decoded.stopped else "length",
-            tokens=self._accountant.tokens(*subject),
-            latency_s=latency,
-            flops=self._accountant.flops(*subject, run, fresh=task.cost is not None),
-            memory_bytes=self._accountant.memory(*subject, self.pipeline.peak_bytes()),
+    def _report(self, request: Request, outcome: Outcome, run: RunSettings, watch: Stopwatch, longest: int) -> Answer:
+        """The answer of one request of a batch whose longest answer has `longest` tokens."""
+        return reported(
+            self._blank(request.question, run),
+            request,
+            outcome,
+            run,
+            text=self._checkpoint.processor.tokenizer.decode(outcome.decoded.ids, skip_special_tokens=True).strip(),
+            latency=Latency.of(watch.seconds, request.cost.preprocess_s if request.cost is not None else 0.0, longest),
+            accountant=self._accountant,
+            peak_bytes=self.pipeline.peak_bytes(),
         )
 
 
-def _seed(seed: int, question_id: QuestionId) -> int:
-    """For whatever is drawn: it depends on the question's own id, not on its place in a batch."""
-    digest = hashlib.sha256(json.dumps([seed, question_id]).encode()).digest()
-    return int.from_bytes(digest[:7], "big")
+def _run_settings(run: RunSettings | None, settings: dict[str, Any]) -> RunSettings:
+    if run is None:
+        return RunSettings(**settings)
+    _refuse_both("run", settings)
+    return run
+
+
+def _refuse_both(name: str, settings: dict[str, Any]) -> None:
+    if settings:
+        what = f"{name} and {', '.join(settings)}: settings are given twice"
+        raise InputError(what, "give complete settings, or single ones as keywords")

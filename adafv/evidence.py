@@ -22,7 +22,7 @@ class Evidence:
         saliency: (B, N) float32, [CLS] attention; zero on padding.
         cosine: (B, T, N) float32, cosine of each text token's input embedding and each visual token; zero on padding.
         similarity: (B, T, N) float32, softmax of each text token over the candidates; zero on padding.
-        own: (B, T) bool, the text tokens that are the question's own: neither the template's nor a customary
+        question_mask: (B, T) bool, the text tokens that are the question's own: neither the template's nor a customary
             instruction's ("Answer the question using a single word or phrase."); all of them where a question has
             none; false on padding.
         tokens: (B, N, D), visual tokens as the language model takes them; zero on padding.
@@ -30,8 +30,8 @@ class Evidence:
         valid: (B, N) bool, false on padding, which is always at the end of a row.
         crop: (B, N) int64, the crop a candidate comes from.
         cell: (B, N) int64, its place in the patch grid of that crop, row by row.
-        texts: text tokens of each question.
-        crops: crops of each image.
+        text_lengths: text tokens of each question.
+        num_crops: crops of each image.
         grids: per image, (rows, columns) of the patch grids that make up its candidates, in order and row by
             row: one for LLaVA-1.5; for LLaVA-NeXT the thumbnail's, then the unpadded mosaic's.
         seeds: per image, for pruners that draw.
@@ -42,14 +42,14 @@ class Evidence:
     saliency: Tensor
     cosine: Tensor
     similarity: Tensor
-    own: Tensor
+    question_mask: Tensor
     tokens: Tensor
     features: Tensor
     valid: Tensor
     crop: Tensor
     cell: Tensor
-    texts: tuple[int, ...]
-    crops: tuple[int, ...]
+    text_lengths: tuple[int, ...]
+    num_crops: tuple[int, ...]
     grids: tuple[tuple[Grid, ...], ...]
     seeds: tuple[int, ...]
 
@@ -69,14 +69,14 @@ class Evidence:
             saliency=saliency.float(),
             cosine=torch.zeros_like(similarity, dtype=torch.float32),
             similarity=similarity.float(),
-            own=torch.ones_like(similarity[:, :, 0], dtype=torch.bool),
+            question_mask=torch.ones_like(similarity[:, :, 0], dtype=torch.bool),
             tokens=empty,
             features=empty,
             valid=torch.ones_like(saliency, dtype=torch.bool),
             crop=none if crop is None else crop,
             cell=torch.arange(visual, device=saliency.device).expand(batch, -1),
-            texts=(similarity.shape[1],) * batch,
-            crops=(1,) * batch if crop is None else tuple((crop.amax(dim=1) + 1).tolist()),
+            text_lengths=(similarity.shape[1],) * batch,
+            num_crops=(1,) * batch if crop is None else tuple((crop.amax(dim=1) + 1).tolist()),
             grids=(((1, visual),),) * batch,
             seeds=(0,) * batch,
         )
@@ -90,12 +90,12 @@ class Evidence:
     def part(self, rows: slice) -> Evidence:
         """Some of the images, without the padding that none of them needs."""
         values = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
-        visual, texts = max(self.lengths[rows]), max(values["texts"])
+        visual, texts = max(self.lengths[rows]), max(values["text_lengths"])
         for name in ("saliency", "tokens", "features", "valid", "crop", "cell"):
             values[name] = values[name][:, :visual]
         for name in ("cosine", "similarity"):
             values[name] = values[name][:, :texts, :visual]
-        return Evidence(**values | {"own": values["own"][:, :texts]})
+        return Evidence(**values | {"question_mask": values["question_mask"][:, :texts]})
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from adafv.families.base import ImageEncoding
 from adafv.families.geometry import Box, Frame
-from adafv.families.llava import ImageEncoding
-from adafv.pipeline import Kept, Pipeline, Row
+from adafv.pipeline import Kept, Pipeline
 from adafv.records import Answer
+from adafv.request import Request
 from adafv.words import words_of
 
 
@@ -135,7 +136,7 @@ class Explanation:
 
 
 def explain(
-    pipeline: Pipeline, processor: Any, image: Image.Image, row: Row, kept: Kept, answer: Answer
+    pipeline: Pipeline, processor: Any, image: Image.Image, request: Request, kept: Kept, answer: Answer
 ) -> Explanation:
     """Explain an answer that was given.
 
@@ -143,17 +144,17 @@ def explain(
         pipeline: that gave it.
         processor: the checkpoint's.
         image: upright.
-        row: the prompt, and the encoded image.
+        request: that it answers.
         kept: what was answered with.
         answer: its report.
 
     Raises:
         InputError: similarity that is not finite.
     """
-    pixels, encoding = pipeline.preprocess(image), row.image
-    similarity = pipeline.scores(row).similarity[0]
+    pixels, encoding = pipeline.preprocess(image), request.image
+    similarity = pipeline.scores(request).similarity[0]
     frames, (columns, side) = pipeline.frames(pixels.size), pipeline.cell
-    texts, owners = words_of(processor.tokenizer, row.prompt.after)
+    texts, owners = words_of(processor.tokenizer, request.prompt.after)
     similar, matching = (values.tolist() for values in similarity.max(dim=0))
     places = [(crop, cell, frames[crop].cell(cell, columns, side)) for crop, cell in _origins(encoding)]
     scored = zip(encoding.saliency.tolist(), similar, (owners[token] for token in matching), strict=True)
@@ -166,7 +167,7 @@ def explain(
         tokens=tuple(
             VisualToken(*place, *score, *fate) for place, score, fate in zip(places, scored, fates, strict=True)
         ),
-        words=_words(texts, owners, row.prompt.own, similarity.amax(dim=1).tolist()),
+        words=_words(texts, owners, request.prompt.question_span, similarity.amax(dim=1).tolist()),
     )
 
 

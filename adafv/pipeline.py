@@ -1,10 +1,11 @@
-"""The stages on tensors: encode image -> score -> prune -> splice -> prefill -> decode. Knows no records."""
+"""The stages on tensors: encode image -> score -> prune -> splice -> prefill -> decode."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -14,27 +15,14 @@ from adafv import pruners
 from adafv.decoding import Decoded, Spliced, generate, splice
 from adafv.errors import InputError, OutOfMemoryError
 from adafv.evidence import Evidence, Selection, check_scores
+from adafv.families.base import Family, ImageEncoding, Pixels
 from adafv.families.geometry import Frame
-from adafv.families.llava import ImageEncoding, LlavaStages, Pixels
-from adafv.families.llava_next import LlavaNextStages
-from adafv.loading.checkpoint import Checkpoint
-from adafv.loading.devices import execution_device
-from adafv.prompt import Prompt
+from adafv.families.hooks import execution_device
+from adafv.memory import is_out_of_memory
+from adafv.request import Request
 from adafv.settings import RunSettings
-from adafv.signals.gathering import Query, gather_evidence
+from adafv.signals.gathering import gather_evidence
 from adafv.timing import Stopwatch
-
-_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_STAGES = {"llava": LlavaStages, "vipllava": LlavaStages, "llava_next": LlavaNextStages}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One prompt on its way through the stages; `seed` is for pruners that draw, and for tokens that are drawn."""
-
-    prompt: Prompt
-    image: ImageEncoding
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -67,18 +55,26 @@ class Kept:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one row."""
+    """What became of one request: the tokens kept of its image, and those that were generated."""
 
     kept: Kept
     decoded: Decoded
 
 
 class Pipeline:
-    """The stages of one loaded checkpoint, over batches of prompts."""
+    """The stages of one loaded checkpoint, over batches of requests.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.model = checkpoint.model
-        self._stages = _STAGES[checkpoint.family](checkpoint)
+    Args:
+        model: the Hugging Face model, wherever its weights are.
+        processor: its processor.
+        family: what is special about it.
+    """
+
+    def __init__(self, model: Any, processor: Any, family: Family) -> None:
+        self.model = model
+        # Positions that the model was made for, of prompt and answer together; `None` where its config says nothing.
+        self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
+        self._stages = family.stages(model, processor)
         self._home = execution_device(self.model.get_input_embeddings())
         held = {parameter.device for parameter in self.model.parameters() if parameter.device.type != "meta"}
         self.devices = sorted(held | {self._home}, key=str)
@@ -106,32 +102,32 @@ class Pipeline:
         return encodings
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[Row], settings: RunSettings, watch: Stopwatch) -> list[Outcome]:
-        """Answer B prompts together; adds to `watch` under `score`, `prune`, `prefill` and `decode`.
+    def run(self, requests: Sequence[Request], run: RunSettings, watch: Stopwatch) -> list[Outcome]:
+        """Answer B requests together; adds to `watch` under `score`, `prune`, `prefill` and `decode`.
 
         Raises:
             InputError: a prompt longer than the model's context, or similarity that is not finite.
             OutOfMemoryError: too many prompts at once.
         """
+        rooms = [self._room(request, run) for request in requests]  # before memory is taken for what cannot be answered
         self._reset_peak()
         with _memory_explained():
             with watch.span("prefill"):
-                texts = [self._stages.embed(row.prompt.before + row.prompt.after) for row in rows]
-            kept = self._prune(rows, texts, settings, watch)
+                texts = [self._embed(request) for request in requests]
+            kept = self._prune(requests, texts, run, watch)
             with watch.span("prefill"):
-                original = settings.positions == "original"
-                prompts = [self._splice(*parts, original) for parts in zip(rows, texts, kept, strict=True)]
-            decoded = generate(self.model, prompts, settings, watch)
+                prompts = [_spliced(*parts, run) for parts in zip(requests, texts, kept, rooms, strict=True)]
+            decoded = generate(self.model, prompts, run, watch)
         return [Outcome(*parts) for parts in zip(kept, decoded, strict=True)]
 
     @torch.inference_mode()
-    def scores(self, row: Row) -> Evidence:
-        """Saliency and similarity of one prompt's image, whatever its pruner looked at.
+    def scores(self, request: Request) -> Evidence:
+        """Gather saliency and similarity of one request's image, whatever its pruner looked at.
 
         Raises:
             InputError: similarity that is not finite.
         """
-        return self.evidence([row], [self._stages.embed(row.prompt.before + row.prompt.after)], {"text"})
+        return self._evidence([request], [self._embed(request)], [0], {"text"})
 
     def frames(self, size: tuple[int, int]) -> list[Frame]:
         """Where the crops of an image of `size` (height, width) lie in it."""
@@ -148,7 +144,7 @@ class Pipeline:
         return sum(torch.cuda.max_memory_allocated(device) for device in tracked) if tracked else None
 
     def has_room(self) -> bool:
-        """Whether the accelerators would hold twice what the last `run` took; never said of CPUs."""
+        """Tell whether twice the last run's peak memory fits on every accelerator; always false on a CPU."""
         tracked = [device for device in self.devices if device.type == "cuda"]
         return bool(tracked) and all(
             2 * torch.cuda.max_memory_allocated(device) < torch.cuda.get_device_properties(device).total_memory
@@ -160,77 +156,85 @@ class Pipeline:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
 
+    def _embed(self, request: Request) -> Tensor:
+        """(T, D): all text of a prompt, that before the image first."""
+        return self._stages.embed(request.prompt.before + request.prompt.after)
+
+    def _room(self, request: Request, run: RunSettings) -> int | None:
+        """Count the tokens that may be generated before the context is full; the last one takes no position.
+
+        Raises:
+            InputError: the prompt alone is longer.
+        """
+        if self.context is None:
+            return None
+        keep, text = run.pruned_to(request.image.visual), request.prompt.text_tokens
+        visual = len(request.image.packed) if keep is None or run.positions == "original" else keep
+        if text + visual > self.context:
+            raise InputError(
+                f"the prompt takes {text + visual} positions ({visual} visual), the model has {self.context}",
+                "ask a shorter question, or keep fewer visual tokens (--keep)",
+            )
+        return self.context - text - visual + 1
+
     def _prune(
-        self, rows: Sequence[Row], texts: Sequence[Tensor], settings: RunSettings, watch: Stopwatch
+        self, requests: Sequence[Request], texts: Sequence[Tensor], run: RunSettings, watch: Stopwatch
     ) -> list[Kept]:
-        """Rows with the same budget are pruned together; where the budget covers everything nothing is scored."""
-        kept = [Kept.everything(row.image) for row in rows]
+        """Requests with the same budget are pruned together; where the budget covers everything nothing is scored."""
+        kept = [Kept.everything(request.image) for request in requests]
         budgets: dict[int, list[int]] = {}
-        for number, row in enumerate(rows):
-            keep = settings.budget.tokens(row.image.visual)
-            if settings.pruner != "none" and keep < row.image.visual:
+        for number, request in enumerate(requests):
+            keep = run.pruned_to(request.image.visual)
+            if keep is not None:
                 budgets.setdefault(keep, []).append(number)
         for keep, numbers in budgets.items():
-            some, their_texts = [rows[i] for i in numbers], [texts[i] for i in numbers]
-            selection = self._select(some, their_texts, keep, settings.pruner, watch)
+            some, their_texts = [requests[i] for i in numbers], [texts[i] for i in numbers]
+            selection = self._select(some, their_texts, keep, run, watch)
             for place, number in enumerate(numbers):
-                kept[number] = Kept.chosen(rows[number].image, selection, place)
+                kept[number] = Kept.chosen(requests[number].image, selection, place)
         return kept
 
     def _select(
-        self, rows: Sequence[Row], texts: Sequence[Tensor], keep: int, pruner: str, watch: Stopwatch
+        self, requests: Sequence[Request], texts: Sequence[Tensor], keep: int, run: RunSettings, watch: Stopwatch
     ) -> Selection:
-        chosen = pruners.get(pruner)
+        chosen = pruners.get(run.pruner)
         with watch.span("score"):
-            evidence = self.evidence(rows, texts, chosen.reads)
+            evidence = self._evidence(requests, texts, [request.seed(run.seed) for request in requests], chosen.reads)
         with watch.span("prune"):
             # Apple's GPUs have no float64, in which the mixture adds up.
             return chosen(evidence.on_cpu() if self._home.type == "mps" else evidence, keep)
 
-    def evidence(self, rows: Sequence[Row], texts: Sequence[Tensor], reads: Collection[str]) -> Evidence:
-        """What a pruner may look at.
-
-        Args:
-            rows: B prompts.
-            texts: (T, D) input embeddings of each, the text before the image included.
-            reads: as in `Pruner.reads`.
-
-        Raises:
-            InputError: similarity that is not finite.
-        """
-        found = gather_evidence(
-            [
-                Query(row.image, text[len(row.prompt.before) :], row.prompt.own, row.seed)
-                for row, text in zip(rows, texts, strict=True)
-            ],
+    def _evidence(
+        self, requests: Sequence[Request], texts: Sequence[Tensor], seeds: Sequence[int], reads: Collection[str]
+    ) -> Evidence:
+        """Gather what a pruner that reads `reads` may look at; `texts` are of `_embed`."""
+        evidence = gather_evidence(
+            [request.image for request in requests],
+            [text[len(request.prompt.before) :] for request, text in zip(requests, texts, strict=True)],
+            [request.prompt.question_span for request in requests],
+            seeds,
             reads,
         )
-        if found.similarity.numel():
-            check_scores("similarity", found.similarity)
-        return found
+        if evidence.similarity.numel():
+            check_scores("similarity", evidence.similarity)
+        return evidence
 
-    def _splice(self, row: Row, text: Tensor, kept: Kept, original: bool) -> Spliced:
-        before = len(row.prompt.before)
-        spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(row.image.packed), original)
-        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        visual = len(row.image.packed) if original else len(kept.tokens)  # whose positions the prompt takes up
-        if limit is not None and len(text) + visual >= limit:
-            raise InputError(
-                f"the prompt takes {len(text) + visual} positions ({visual} visual), the model has {limit}",
-                "ask a shorter question, or keep fewer visual tokens (--keep)",
-            )
-        return replace(spliced, seed=row.seed)
+
+def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: RunSettings) -> Spliced:
+    """The prompt as the language model takes it; `text` is of `Pipeline._embed`."""
+    before, original = len(request.prompt.before), run.positions == "original"
+    spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(request.image.packed), original)
+    return replace(spliced, seed=request.seed(run.seed), room=room)
 
 
 @contextmanager
 def _memory_explained() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # CPUs and CUDA's libraries raise no class of their own
-        said = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in said for sign in _NO_MEMORY):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
-            f"out of memory: {said.splitlines()[0]}",
+            f"out of memory: {str(error).splitlines()[0]}",
             "keep fewer visual tokens (--keep), use smaller batches, --dtype bfloat16 or --quantize int4",
         ) from error

@@ -31,14 +31,14 @@ class Prompt:
         before: token ids before the placeholder, with the tokenizer's leading special tokens.
         after: token ids behind it up to the end of the prompt: question, instruction, template's tail. These are
             the text tokens that similarity looks at.
-        own: the first token of `after` that is the question's own, and the one behind the last: without the
+        question_span: the first token of `after` that is the question's own, and the one behind the last: without the
             template, and without an instruction on the form of the answer that benchmarks append.
     """
 
     text: str
     before: list[int]
     after: list[int]
-    own: tuple[int, int]
+    question_span: tuple[int, int]
 
     @property
     def text_tokens(self) -> int:
@@ -101,8 +101,8 @@ class Prompter:
                 "the chat template puts the question in front of the image",
                 "visual tokens are chosen by the words behind the image: use a template that has the image first",
             )
-        own = _tokens_of(offsets, begin, begin + len(_without_instruction(question)))
-        return Prompt(text, ids[:place], ids[place + 1 :], own or (0, len(ids) - place - 1))
+        span = _tokens_of(offsets, begin, begin + len(_without_instruction(question)))
+        return Prompt(text, ids[:place], ids[place + 1 :], span or (0, len(ids) - place - 1))
 
     def _clean(self, question: str) -> str:
         cleaned = question.strip().removeprefix(self._image_token).removesuffix(self._image_token).strip()

@@ -47,6 +47,11 @@ class TokenCounts:
     crops: int
     newlines: int = 0
 
+    @property
+    def fed(self) -> int:
+        """Tokens of the prompt as the language model took it."""
+        return self.text + self.kept + self.newlines
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -56,8 +61,8 @@ class Latency:
     `prefill` splicing and the first forward of the language model. `ttft` (time to first token) is
     vision + score + prune + prefill, so it starts when the pixels are ready. `decode` is the time of all later
     tokens, `tpot` (time per output token) that of one of them, `None` if there was none. `total` includes
-    `preprocess`. Where questions about one image are asked one after the other,
-    its encoding counts for the first. The stages of a batch are the batch's, for each of its answers.
+    `preprocess`. An image's encoding is charged to the first question about it. In a batch, every answer carries the
+    whole batch's stage times.
     """
 
     preprocess: float
@@ -69,6 +74,22 @@ class Latency:
     decode: float
     tpot: float | None
     total: float
+
+    @classmethod
+    def of(cls, stages: Mapping[str, float], preprocess: float, generated: int) -> Latency:
+        """Add up the stages of a batch.
+
+        Args:
+            stages: seconds of `vision`, `score`, `prune`, `prefill` and `decode`; one that is missing took none.
+            preprocess: seconds, each question's own.
+            generated: tokens of the batch's longest answer.
+        """
+        vision, score, prune, prefill, decode = (
+            stages.get(name, 0.0) for name in ("vision", "score", "prune", "prefill", "decode")
+        )
+        ttft = vision + score + prune + prefill
+        tpot = decode / (generated - 1) if generated > 1 else None
+        return cls(preprocess, vision, score, prune, prefill, ttft, decode, tpot, preprocess + ttft + decode)
 
 
 @dataclass(frozen=True)
@@ -118,7 +139,7 @@ class Comparison:
 
     @classmethod
     def of(cls, text: str | None, latency: Latency, unpruned_text: str | None, unpruned: Latency) -> Comparison:
-        """Of an answer with the unpruned one."""
+        """Compare an answer with the unpruned model's answer to the same question."""
         return cls(
             text=unpruned_text or "",
             agrees=unpruned_text == text,

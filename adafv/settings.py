@@ -90,6 +90,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", Budget.parse(self.keep))
+        object.__setattr__(self, "keep", self.budget.text)  # 64 and "64", 25% and 25.0% are one setting
         pruners.check(self.pruner)
         _check_choice("positions", self.positions, POSITIONS)
         if self.max_new_tokens < 1:
@@ -98,6 +99,11 @@ class RunSettings:
             raise InputError(f"temperature: {self.temperature} is negative or not finite", "use 0 for greedy")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p: {self.top_p} is not in (0, 1]", "use 1 to switch it off")
+
+    def pruned_to(self, visual: int) -> int | None:
+        """Count the visual tokens kept of an image with `visual` candidates; `None` where nothing is pruned."""
+        keep = self.budget.tokens(visual)
+        return None if self.pruner == "none" or keep >= visual else keep
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import torch
 
-from adafv.records import Latency
-
 
 class Stopwatch:
     """Adds up seconds under names.
@@ -44,19 +42,3 @@ class Stopwatch:
     def __getitem__(self, name: str) -> float:
         """Seconds under that name, zero if it never ran."""
         return self.seconds.get(name, 0.0)
-
-
-def latency_of(watch: Stopwatch, generated: int, preprocess_s: float) -> Latency:
-    """Of a batch whose longest answer has `generated` tokens; preprocessing is each question's own."""
-    ttft = watch["vision"] + watch["score"] + watch["prune"] + watch["prefill"]
-    return Latency(
-        preprocess=preprocess_s,
-        vision=watch["vision"],
-        score=watch["score"],
-        prune=watch["prune"],
-        prefill=watch["prefill"],
-        ttft=ttft,
-        decode=watch["decode"],
-        tpot=watch["decode"] / (generated - 1) if generated > 1 else None,
-        total=preprocess_s + ttft + watch["decode"],
-    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from adafv.errors import AdaFVError, BudgetError, CheckpointError, DeviceError, InputError
-
-_NO_MEMORY = ("out of memory", "can't allocate memory")
+from adafv.memory import is_out_of_memory
 
 
 class Exit(IntEnum):
@@ -38,13 +37,8 @@ def code_for(error: AdaFVError) -> Exit:
 
 
 def out_of_memory(error: BaseException) -> DeviceError | None:
-    """What to tell the user when `error` is some library's way to say that memory is full, else `None`.
-
-    Told by name and text, so that torch need not be imported to ask.
-    """
-    text = str(error).lower()
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if not named and not (isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)):
+    """What to tell the user when `error` is some library's way to say that memory is full, else `None`."""
+    if not is_out_of_memory(error):
         return None
     return DeviceError(
         "out of memory",

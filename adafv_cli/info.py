@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from adafv.budget import Budget
-from adafv.settings import LoadSettings
+from adafv.settings import LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
@@ -124,13 +124,16 @@ def _image_size(given: str) -> tuple[int, int]:
 def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card.Card:
     from adafv.costs.description import describe
     from adafv.costs.plan import PromptPlan, plan_answer, plan_image
+    from adafv.families import family_of
     from adafv.loading.checkpoint import read_config
 
     config = read_config(settings)
     image = plan_image(config, height, width)
     prompt = PromptPlan(TEXT_TOKENS // 2, TEXT_TOKENS // 2, GENERATED)
-    costs = {budget.text: plan_answer(config, image, budget, prompt) for budget in _budgets(keep, image.visual)}
-    return card.Card(settings.model, describe(config), width, height, image, prompt, keep, costs)
+    runs = [RunSettings(keep=budget) for budget in _budgets(keep, image.visual)]
+    costs = {run.budget.text: plan_answer(config, image, run, prompt) for run in runs}
+    family = family_of(config).name
+    return card.Card(settings.model, family, describe(config), width, height, image, prompt, keep, costs)
 
 
 def _budgets(keep: Budget, visual: int) -> list[Budget]:

@@ -125,8 +125,8 @@ def salient_rows(evidence: Evidence, soft: bool) -> Tensor:
 
 def text_rows(evidence: Evidence) -> Tensor:
     """MMTok's, of the question's own tokens."""
-    rows = (evidence.cosine / 0.02).softmax(-1) * evidence.own[..., None]
-    return rows / evidence.own.sum(dim=1)[:, None, None]
+    rows = (evidence.cosine / 0.02).softmax(-1) * evidence.question_mask[..., None]
+    return rows / evidence.question_mask.sum(dim=1)[:, None, None]
 
 
 def product(soft: bool, evidence: Evidence, keep: int) -> Selection:

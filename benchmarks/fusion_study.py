@@ -20,8 +20,8 @@ import adafv
 from adafv import pruners
 from adafv.pruners import READABLE, Pruner
 from adafv.quality.intervals import Resampling, interval
+from adafv.request import Request
 from adafv.settings import RunSettings
-from adafv.streaming.scheduling import Task
 from adafv.timing import Stopwatch
 from recipe.evaluation import Probe, pictures, probes
 from recipe.worlds import held_out
@@ -45,19 +45,19 @@ class Study:
             for scene, picture in pictures([probe for probe in asked if probe.series == series]).items()
         }
         questions = [adafv.Question(number, None, probe.text) for number, probe in enumerate(asked)]
-        self._tasks = [
-            Task(question, self.model.render(question, RunSettings()), encoded[probe.series, probe.scene], None)
+        self._requests = [
+            Request(question, self.model.render(question, RunSettings()), encoded[probe.series, probe.scene], None)
             for question, probe in zip(questions, asked, strict=True)
         ]
 
     def right(self, rule: str, keep: str | int) -> np.ndarray:
         """(questions,) 1 where the answer is the true one."""
         settings = RunSettings(keep=keep, pruner=rule, max_new_tokens=3)
-        order = sorted(range(len(self._tasks)), key=lambda number: self._tasks[number].prompt.text_tokens)
+        order = sorted(range(len(self._requests)), key=lambda number: self._requests[number].prompt.text_tokens)
         found = np.zeros(len(order))
         for start in range(0, len(order), BATCH):
             numbers = order[start : start + BATCH]
-            answers = self.model.run([self._tasks[number] for number in numbers], settings)
+            answers = self.model.run([self._requests[number] for number in numbers], settings)
             for number, answer in zip(numbers, answers, strict=True):
                 found[number] = answer.text == self.asked[number].answer
         return found

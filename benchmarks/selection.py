@@ -18,9 +18,9 @@ from transformers import LlamaConfig, LlamaModel
 from adafv import pruners
 from adafv.costs import flops
 from adafv.evidence import Grid
-from adafv.families.llava import ImageEncoding
+from adafv.families.base import ImageEncoding
 from adafv.pruners import READABLE, Pruner, Work
-from adafv.signals.gathering import Query, gather_evidence
+from adafv.signals.gathering import gather_evidence
 
 BATCH, TEXT, OWN, LAYERS = 8, 60, 8, 32
 HIDDEN, FEATURES = 4096, 1024
@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 
 
-def asked(grid: Grid) -> list[Query]:
+def asked(grid: Grid) -> tuple[tuple[ImageEncoding, ...], tuple[torch.Tensor, ...], list[tuple[int, int]], range]:
     """Neighbouring tokens are alike, as in pictures."""
     places = torch.arange(grid[0] * grid[1])
 
@@ -43,15 +43,16 @@ def asked(grid: Grid) -> list[Query]:
         smooth = torch.nn.functional.interpolate(coarse, size=grid, mode="bicubic")[0].flatten(1).T
         return (smooth + 0.5 * torch.randn(len(places), width, generator=generator)).contiguous()
 
-    def one(seed: int) -> Query:
+    def one() -> tuple[ImageEncoding, torch.Tensor]:
         saliency = torch.randn(len(places), generator=generator).softmax(0)
         image = ImageEncoding(
             field(HIDDEN), places, field(FEATURES), saliency, torch.zeros_like(places), places, 1, (grid,)
         )
         text = torch.randn(TEXT, HIDDEN, generator=generator).to(DEVICE)
-        return Query(image.to(torch.device(DEVICE)), text, (1, 1 + OWN), seed)
+        return image.to(torch.device(DEVICE)), text
 
-    return [one(seed) for seed in range(BATCH)]
+    images, texts = zip(*(one() for _ in range(BATCH)), strict=True)
+    return images, texts, [(1, 1 + OWN)] * BATCH, range(BATCH)
 
 
 def layer() -> Callable[[int], object]:
@@ -85,13 +86,13 @@ def charged(pruner: Pruner, visual: int, keep: int) -> float:
 def measure(grid: Grid, prefill: Callable[[int], object], rounds: int) -> list[str]:
     """Lines of the table, for one size of image."""
     questions, visual = asked(grid), grid[0] * grid[1]
-    evidence = gather_evidence(questions, READABLE)
+    evidence = gather_evidence(*questions, READABLE)
     variants: dict[str, Callable[[], object]] = {
         f"prefill {tokens}": lambda tokens=tokens: prefill(tokens + TEXT) for tokens in (visual, *KEEPS)
     }
     for name in NAMES:
         pruner = pruners.get(name)
-        variants[f"score {name}"] = lambda pruner=pruner: gather_evidence(questions, pruner.reads)
+        variants[f"score {name}"] = lambda pruner=pruner: gather_evidence(*questions, pruner.reads)
         for keep in KEEPS:
             variants[f"{name} {keep}"] = lambda pruner=pruner, keep=keep: pruner(evidence, keep)
     timed = {name: finished(run) for name, run in variants.items()}

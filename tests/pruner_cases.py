@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from adafv.evidence import Evidence
-from adafv.families.llava import ImageEncoding
-from adafv.signals.gathering import Query, gather_evidence
+from adafv.families.base import ImageEncoding
+from adafv.signals.gathering import gather_evidence
 from tests.pruner_references import Case
 
 GRIDS = [((1, 1),), ((1, 2),), ((2, 3),), ((4, 4),), ((3, 7),), ((2, 2), (1, 5)), ((2, 2), (4, 3)), ((3, 3), (2, 5))]
@@ -72,8 +72,13 @@ def encoding(case: Case, dtype: torch.dtype = torch.float32) -> ImageEncoding:
 
 def gathered(cases: list[Case], reads: frozenset[str] = READS, dtype: torch.dtype = torch.float32) -> Evidence:
     """Evidence of a batch; tokens of all must be of one width."""
-    asked = [Query(encoding(case, dtype), torch.tensor(case.text, dtype=dtype), case.own, case.seed) for case in cases]
-    return gather_evidence(asked, reads)
+    return gather_evidence(
+        [encoding(case, dtype) for case in cases],
+        [torch.tensor(case.text, dtype=dtype) for case in cases],
+        [case.own for case in cases],
+        [case.seed for case in cases],
+        reads,
+    )
 
 
 def drawn(rng: random.Random, batch: int) -> list[Case]:
@@ -89,7 +94,7 @@ def drawn(rng: random.Random, batch: int) -> list[Case]:
 def spoiled(evidence: Evidence, value: float) -> Evidence:
     """With `value` instead of zeros wherever a candidate is padding, and in cosines of text that is padding."""
     padding = ~evidence.valid
-    texts = torch.tensor(evidence.texts)[:, None] <= torch.arange(evidence.cosine.shape[1])
+    texts = torch.tensor(evidence.text_lengths)[:, None] <= torch.arange(evidence.cosine.shape[1])
     return replace(
         evidence,
         saliency=evidence.saliency.masked_fill(padding, value),

@@ -12,12 +12,15 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 import adafv
 from adafv.evidence import Evidence
-from adafv.families.llava import ImageEncoding
+from adafv.families import family_of
+from adafv.families.base import ImageEncoding
 from adafv.loading.processing import load_processor
-from adafv.pipeline import Outcome, Row
+from adafv.pipeline import Outcome
 from adafv.pruners import READABLE
+from adafv.records import Question
+from adafv.request import Request
 from adafv.settings import RunSettings
-from adafv.signals.gathering import Query, gather_evidence
+from adafv.signals.gathering import gather_evidence
 from adafv.timing import Stopwatch
 from tests.spying import listening
 
@@ -31,7 +34,7 @@ class Stock:
 
     @classmethod
     def load(cls, folder: Path) -> Stock:
-        processor = load_processor(str(folder), AutoConfig.from_pretrained(folder), {})
+        processor = load_processor(str(folder), family_of(AutoConfig.from_pretrained(folder)), {})
         processor.patch_size, processor.vision_feature_select_strategy = 14, "default"
         processor.num_additional_image_tokens = 1
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, device_map="cpu")
@@ -83,12 +86,15 @@ def encoded(model: adafv.Model, *images: Image.Image) -> list[ImageEncoding]:
 def evidence(encoding: ImageEncoding, text: torch.Tensor | None = None) -> Evidence:
     """Of one image alone; `text` (T, D) is what similarity looks at."""
     words = encoding.packed[:0] if text is None else text
-    return gather_evidence([Query(encoding, words, (0, len(words)), 0)], READABLE)
+    return gather_evidence([encoding], [words], [(0, len(words))], [0], READABLE)
 
 
 def run(model: adafv.Model, *asked: tuple[Image.Image, str], **settings: Any) -> tuple[torch.Tensor, list[Outcome]]:
     """(B, vocabulary) logits of the first generated tokens, and what became of each question, all in one batch."""
-    rows = [Row(model._prompter.prompt(question), encoded(model, image)[0], 0) for image, question in asked]
+    requests = [
+        Request(Question(0, image, question), model._prompter.prompt(question), encoded(model, image)[0])
+        for image, question in asked
+    ]
     with listening(model) as heard:
-        outcomes = model.pipeline.run(rows, RunSettings(**settings), Stopwatch(()))
+        outcomes = model.pipeline.run(requests, RunSettings(**settings), Stopwatch(()))
     return heard.logits[0], outcomes

@@ -13,16 +13,14 @@ from PIL import Image
 
 from adafv import DeviceError
 from adafv.engine import Model
-from adafv.families.llava import LlavaStages
-from adafv.families.llava_next import LlavaNextStages
+from adafv.families.hooks import execution_device
 from adafv.loading.checkpoint import load_checkpoint
-from adafv.loading.devices import Placement, execution_device, on_cpu_only, place
+from adafv.loading.devices import Placement, on_cpu_only, place
 from adafv.settings import LoadSettings
 from tests import tiny
 from tests.conftest import noise
 from tests.spoiling import pickled
 
-STAGES = {"llava": LlavaStages, "llava_next": LlavaNextStages}
 PARTS = ("model.vision_tower", "model.multi_modal_projector", "model.language_model", "lm_head")
 LAYER = "model.language_model.layers"
 SECOND_ON_DISK = {"": "cpu", f"{LAYER}.1": "disk"}
@@ -55,7 +53,7 @@ class Result:
 def result(folder: Path, image: Image.Image, **settings: Any) -> Result:
     """Every stage's output for a pruned prompt, asked twice, since hooks must leave everything as it was."""
     checkpoint = load_checkpoint(LoadSettings(str(folder), dtype="float32", **settings))
-    stages = STAGES[checkpoint.family](checkpoint)
+    stages = checkpoint.family.stages(checkpoint.model, checkpoint.processor)
     heard: list[torch.Tensor] = []
     checkpoint.model.lm_head.register_forward_hook(lambda _m, _a, output: heard.append(output[0, -1].float()))
     model = Model(checkpoint)
@@ -202,7 +200,7 @@ def test_pickled_weights_are_offloaded_into_a_folder(llava_folder: Path, tmp_pat
     ],
 )
 def test_what_computes_on_the_cpu(settings: Any, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adafv.loading.devices._accelerator", lambda: "cuda")
+    monkeypatch.setattr("adafv.loading.devices.accelerator", lambda: "cuda")
     assert on_cpu_only(LoadSettings(**settings)) is expected
 
 

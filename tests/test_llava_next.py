@@ -12,7 +12,7 @@ from PIL import Image
 import adafv
 from adafv import pruners
 from adafv.errors import CheckpointError
-from adafv.families.llava import Pixels
+from adafv.families.base import Pixels
 from tests import tiny
 from tests.conftest import noise
 from tests.stock import Stock, encoded, evidence, run

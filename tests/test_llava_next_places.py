@@ -16,7 +16,7 @@ from PIL import Image
 
 import adafv
 from adafv import pruners
-from adafv.pruners.mixture import saliency_ranking
+from adafv.signals.ranking import saliency_ranking
 from tests import reference, tiny
 from tests.stock import encoded, evidence
 

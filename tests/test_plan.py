@@ -12,12 +12,12 @@ from PIL import Image
 from transformers import AutoConfig, LlavaNextImageProcessorPil, LlavaNextProcessor
 
 import adafv
-from adafv.budget import Budget
-from adafv.costs.plan import ImagePlan, PromptPlan, plan_answer, plan_image
+from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 from adafv.errors import InputError
+from adafv.families.base import ImagePlan
 from adafv.loading.checkpoint import read_config
 from adafv.records import Answer
-from adafv.settings import LoadSettings
+from adafv.settings import LoadSettings, RunSettings
 from tests import families, tiny
 from tests.conftest import noise
 from tests.published import CONFIGS, NEXT_PREPROCESSOR, PINPOINTS
@@ -105,7 +105,7 @@ def check(answer: Answer, config: Any, size: tuple[int, int], keep: str, pruner:
     tokens = answer.tokens
     after = answer.flops.score // (2 * image.visual * config.text_config.hidden_size)
     prompt = PromptPlan(tokens.text - after, after, tokens.generated)
-    plan = plan_answer(config, image, Budget.parse(keep), prompt, pruner=pruner, bytes_per_value=4)
+    plan = plan_answer(config, image, RunSettings(keep=keep, pruner=pruner), prompt, bytes_per_value=4)
     for field in ("visual", "kept", "newlines", "crops", "text", "generated"):
         assert getattr(plan.tokens, field) == getattr(tokens, field), field
     assert plan.flops == answer.flops

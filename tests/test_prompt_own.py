@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from adafv.errors import CheckpointError
 from adafv.families import templates
-from adafv.families.templates import fallback_template
 from adafv.prompt import INSTRUCTIONS, Prompt, Prompter
 from tests import families, published, tiny
 from tests.families import vicuna_tokenizer
 from tests.published import INST, MARKED
-from tests.test_prompts import prompter
+from tests.test_prompts import documented, prompter
 
 WORDS = (
     "<unk> <s> </s> <image> USER : ASSISTANT what color is the sign ? answer question using a single word or phrase . "
@@ -35,7 +34,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 def own_text(words: Any, prompt: Prompt) -> str:
     """The text of the tokens that are the question's own."""
-    first, end = prompt.own
+    first, end = prompt.question_span
     assert 0 <= first < end <= len(prompt.after)
     decoded: str = words.decode(prompt.after[first:end]).strip()
     return decoded
@@ -43,7 +42,7 @@ def own_text(words: Any, prompt: Prompt) -> str:
 
 def asking_of_every_kind() -> dict[str, tuple[Any, Prompter]]:
     """SentencePiece, bytes and byte-level BPE, and words, each with the template of its family."""
-    fallbacks = {name: fallback_template(AutoConfig.for_model(**published.CONFIGS[name])) for name in published.CONFIGS}
+    fallbacks = {name: documented(name) for name in published.CONFIGS}
     words = {
         "vicuna": (vicuna_tokenizer("<image>", "<pad>"), MARKED, templates.VICUNA, 32_000),
         "mistral": (vicuna_tokenizer("<image>", "<pad>"), INST, templates.MISTRAL, 32_000),
@@ -65,14 +64,14 @@ def test_a_question_s_own_tokens_are_neither_template_nor_instruction(family: st
     wanted = "what color is the sign ?" if family == "words" else question
     alone = asking.prompt(question)
     assert own_text(words, alone) == wanted
-    assert alone.own[1] < len(alone.after)  # the template's tail is behind it
+    assert alone.question_span[1] < len(alone.after)  # the template's tail is behind it
     for instruction in (*INSTRUCTIONS, INSTRUCTIONS[0].upper(), INSTRUCTIONS[2].lower()):
         for between in (" ", "\n", ""):
             prompt = asking.prompt(f"{question}{between}{instruction}")
             assert own_text(words, prompt) == wanted, (between, instruction)
             assert len(prompt.after) > len(alone.after)
     in_front = asking.prompt(f"{INSTRUCTIONS[2]} {question}")  # no suffix, and so the question's own
-    assert in_front.own[1] - in_front.own[0] > alone.own[1] - alone.own[0]
+    assert in_front.question_span[1] - in_front.question_span[0] > alone.question_span[1] - alone.question_span[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -89,7 +88,7 @@ def test_without_offsets_all_text_is_the_question_s(monkeypatch: pytest.MonkeyPa
     words, asking = asking_of_every_kind()["bpe"]
     monkeypatch.setattr(type(words), "is_fast", property(lambda _: False))
     prompt = asking.prompt("what color is the sign?")
-    assert prompt.own == (0, len(prompt.after))
+    assert prompt.question_span == (0, len(prompt.after))
 
 
 def test_a_question_that_the_system_text_repeats_is_found_behind_the_image() -> None:

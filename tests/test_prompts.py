@@ -10,8 +10,7 @@ import pytest
 from transformers import AutoConfig, LlavaProcessor
 
 from adafv.errors import CheckpointError, InputError
-from adafv.families import templates
-from adafv.families.templates import fallback_template
+from adafv.families import family_of, templates
 from adafv.prompt import Prompter
 from tests import families, published, tiny
 from tests.families import vicuna_tokenizer
@@ -42,6 +41,12 @@ def yi() -> Any:
 @pytest.fixture(scope="module")
 def llama3() -> Any:
     return families.llama3_tokenizer()
+
+
+def documented(name: str) -> str:
+    """The template that a published checkpoint falls back to."""
+    config = AutoConfig.for_model(**published.CONFIGS[name])
+    return family_of(config).template(config)
 
 
 def prompter(
@@ -75,7 +80,7 @@ def test_vicuna_renders_as_published(vicuna: Any, template: str | None) -> None:
 def test_families_without_a_template_get_the_documented_prompt(
     vicuna: Any, name: str, text: str, with_system: str | None
 ) -> None:
-    asking = prompter(vicuna, None, fallback_template(AutoConfig.for_model(**published.CONFIGS[name])))
+    asking = prompter(vicuna, None, documented(name))
     assert asking.prompt(QUESTION).text == text
     if with_system is None:
         with pytest.raises(InputError, match="knows no system text"):
@@ -85,7 +90,7 @@ def test_families_without_a_template_get_the_documented_prompt(
 
 
 def test_yi_s_turns_have_no_line_break_between_them(yi: Any) -> None:
-    fallback = fallback_template(AutoConfig.for_model(**published.CONFIGS["llava-v1.6-34b"]))
+    fallback = documented("llava-v1.6-34b")
     tail = f"<|im_end|><|im_start|>user\n<image>\n{QUESTION}<|im_end|><|im_start|>assistant\n"
     asking = prompter(yi, None, fallback, 64_000)
     assert asking.prompt(QUESTION).text == f"<|im_start|>system\nAnswer the questions.{tail}"
@@ -94,7 +99,7 @@ def test_yi_s_turns_have_no_line_break_between_them(yi: Any) -> None:
 
 
 def test_llama_3_keeps_one_leading_token(llama3: Any) -> None:
-    fallback = fallback_template(AutoConfig.for_model(**published.CONFIGS["llava-llama-3-8b"]))
+    fallback = documented("llava-llama-3-8b")
     asking = prompter(llama3, None, fallback, 128_257)
     prompt = asking.prompt(QUESTION)
     assert prompt.text == LLAMA3.format(QUESTION)
@@ -107,7 +112,7 @@ def test_llama_3_keeps_one_leading_token(llama3: Any) -> None:
 def test_larger_next_families_have_their_own_system_text() -> None:
     def of(kind: str, vocabulary: int) -> str:
         text = SimpleNamespace(model_type=kind, vocab_size=vocabulary)
-        return fallback_template(SimpleNamespace(model_type="llava_next", text_config=text))
+        return templates.llava_next(SimpleNamespace(text_config=text))
 
     assert of("llama", 128_320) == templates.LLAMA3_NEXT
     assert of("qwen2", 152_064) == templates.QWEN

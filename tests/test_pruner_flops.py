@@ -8,10 +8,11 @@ import random
 import pytest
 
 from adafv import pruners
-from adafv.budget import Budget
 from adafv.costs import flops
-from adafv.costs.plan import ImagePlan, PromptPlan, plan_answer
+from adafv.costs.plan import PromptPlan, plan_answer
+from adafv.families.base import ImagePlan
 from adafv.pruners import Work
+from adafv.settings import RunSettings
 from tests.cli_fakes import adafv
 from tests.conftest import noise
 from tests.pruner_cases import draw, gathered
@@ -23,12 +24,12 @@ def test_pruners_whose_work_is_matrix_products(name, keep):
     pruner = pruners.get(name)
     case = draw(random.Random(0), ((8, 8),), "plain")
     evidence = gathered([case])
-    work = Work(visual=64, keep=keep, own=1, hidden=len(case.tokens[0]), features=len(case.features[0]))
+    work = Work(visual=64, keep=keep, question=1, hidden=len(case.tokens[0]), features=len(case.features[0]))
     assert pruner.flops(work) == counted(lambda: pruner(evidence, keep))
 
 
 def test_coverage_counts_a_comparison_and_an_addition_for_each_entry_and_token_taken():
-    work = Work(visual=576, keep=64, own=7, hidden=4096, features=1024)
+    work = Work(visual=576, keep=64, question=7, hidden=4096, features=1024)
     cosines = 2 * 576 * 576 * 1024
     assert pruners.get("scope").flops(work) == cosines + 64 * 2 * 576 * 576
     assert pruners.get("mmtok").flops(work) == cosines + 64 * 2 * (576 + 7) * 576
@@ -40,17 +41,17 @@ def test_an_answer_is_charged_what_its_pruner_costs(name, llava, image):
     answer = llava.ask(image, "what color is the sign?", pruner=name, keep=5, max_new_tokens=2)
     prompt = llava._prompter.prompt("what color is the sign?")
     pruner, text = pruners.get(name), len(prompt.after)
-    work = Work(16, 5, prompt.own[1] - prompt.own[0], hidden=48, features=32)
+    work = Work(16, 5, prompt.question_span[1] - prompt.question_span[0], hidden=48, features=32)
     scored = flops.score(text if "text" in pruner.reads else 0, 16, 48)
     assert answer.flops.score == (0 if name == "none" else scored + pruner.flops(work))
     planned = plan_answer(
-        llava._checkpoint.model.config, ImagePlan(1, 16, 0, ((4, 4),)), Budget.parse(5),
-        PromptPlan(len(prompt.before), text, answer.tokens.generated), pruner=name,
+        llava._checkpoint.model.config, ImagePlan(1, 16, 0, ((4, 4),)), RunSettings(keep=5, pruner=name),
+        PromptPlan(len(prompt.before), text, answer.tokens.generated),
     )  # fmt: skip
     if name != "mmtok":  # the only one whose cost depends on which text is the question's own
         assert planned.flops.score == answer.flops.score
     else:
-        assert planned.flops.score == answer.flops.score + 2 * 5 * 16 * (text - work.own)
+        assert planned.flops.score == answer.flops.score + 2 * 5 * 16 * (text - work.question)
 
 
 @pytest.mark.parametrize("name", pruners.BUILT_IN)

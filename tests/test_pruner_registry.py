@@ -121,8 +121,8 @@ def test_only_what_is_read_is_gathered(install: Install, llava: adafv.Model, ima
 
     (evidence,) = watching.seen
     assert evidence.features.shape == (1, 16, 32) and evidence.tokens.shape == (1, 16, 0)
-    assert evidence.cosine.shape == evidence.similarity.shape == (1, 0, 16) and evidence.own.shape == (1, 0)
-    assert evidence.texts == (0,) and evidence.lengths == (16,)
+    assert evidence.cosine.shape == evidence.similarity.shape == (1, 0, 16) and evidence.question_mask.shape == (1, 0)
+    assert evidence.text_lengths == (0,) and evidence.lengths == (16,)
     assert answer.flops.score == 1
 
 

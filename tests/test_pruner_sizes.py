@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from adafv import pruners
 from adafv.evidence import Evidence
-from adafv.families.llava import ImageEncoding
-from adafv.signals.gathering import Query, gather_evidence
+from adafv.families.base import ImageEncoding
+from adafv.signals.gathering import gather_evidence
 
 KEEP = 40
 
@@ -57,15 +57,15 @@ PICTURES = [picture(24, 24, 0), picture(10, 31, 1), picture(17, 25, 2)]
 
 
 def gathered(pictures: list[Picture]) -> Evidence:
-    def asked(one: Picture) -> Query:
+    def image(one: Picture) -> ImageEncoding:
         places = torch.arange(len(one.tokens))
-        image = ImageEncoding(
+        return ImageEncoding(
             one.tokens.float(), places, one.features.float(), one.saliency.float(), torch.zeros_like(places), places,
             1, (one.side,),
         )  # fmt: skip
-        return Query(image, one.text.float(), (1, 4), 0)
 
-    return gather_evidence([asked(one) for one in pictures], {"text", "tokens", "features"})
+    texts, spans = [one.text.float() for one in pictures], [(1, 4)] * len(pictures)
+    return gather_evidence([*map(image, pictures)], texts, spans, [0] * len(pictures), {"text", "tokens", "features"})
 
 
 def divprune(one: Picture, kept: list[int]) -> Tensor:

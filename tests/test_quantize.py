@@ -19,7 +19,6 @@ from adafv.loading.checkpoint import Checkpoint, load_checkpoint
 from adafv.settings import LoadSettings
 from tests import tiny
 from tests.conftest import noise
-from tests.test_device_maps import STAGES
 
 installed = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 QUESTION = "is there a red car?"
@@ -57,7 +56,7 @@ def selected(checkpoint: Checkpoint, picture: Image.Image) -> tuple[torch.Tensor
         language.register_forward_pre_hook(hear, with_kwargs=True),
         checkpoint.model.lm_head.register_forward_hook(lambda _m, _a, output: heard.append(output[:, -1])),
     ]
-    stages = STAGES[checkpoint.family](checkpoint)
+    stages = checkpoint.family.stages(checkpoint.model, checkpoint.processor)
     encoding = stages.encode([stages.preprocess(picture)])[0]
     Model(checkpoint).ask(picture, QUESTION, keep=6, max_new_tokens=1)
     for hook in hooks:

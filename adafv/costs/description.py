@@ -8,7 +8,7 @@ from typing import Any
 
 from adafv.costs import flops
 from adafv.costs.parameters import Parameters, WeightBytes, count_parameters
-from adafv.loading.checkpoint import layers_that_run
+from adafv.families.tower import layers_that_run
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
-from adafv.loading.checkpoint import layers_that_run
+from adafv.families.tower import layers_that_run
 
 _BLOCK = 64  # 4-bit weights that share one float32 scale
 

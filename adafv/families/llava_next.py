@@ -1,6 +1,6 @@
-"""The stages of LLaVA-NeXT that differ from LLaVA-1.5: an image is a thumbnail and a mosaic of tiles.
+"""LLaVA-NeXT: an image is a thumbnail and a mosaic of tiles.
 
-Differences from transformers:
+What differs from transformers:
     - One image at a time, so crops are never padded to the batch's largest number.
     - The index of each patch goes through the model's own packing beside the features: what comes out says which
       patch of which crop each packed token is, whatever mosaic order and unpadding did. Newlines come out as -1.
@@ -13,17 +13,40 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+from transformers import LlavaNextImageProcessorPil, LlavaNextProcessor
+from transformers.models.llava_next.modeling_llava_next import (
+    get_anyres_image_grid_shape,
+    image_size_to_num_patches,
+    unpad_image,
+)
 
-from adafv.evidence import Grid
+from adafv.families import templates
+from adafv.families.base import Family, ImageEncoding, ImagePlan, Pixels
 from adafv.families.geometry import Frame, thumbnail_and_tiles
-from adafv.families.llava import ImageEncoding, LlavaStages, Pixels
+from adafv.families.stages import Stages
+from adafv.families.tower import check_cls_tower
 
 
-class LlavaNextStages(LlavaStages):
+class LlavaNextStages(Stages):
     """The stages of one loaded LLaVA-NeXT checkpoint."""
 
-    _tiles = True
+    @staticmethod
+    def plan(config: Any, height: int, width: int) -> ImagePlan:
+        """Thumbnail and tiles, by transformers' own choice of a mosaic and its own unpadding."""
+        image, size, resolutions = config.vision_config.image_size, (height, width), config.image_grid_pinpoints
+        side = image // config.vision_config.patch_size
+        tile_rows, tile_columns = get_anyres_image_grid_shape(size, resolutions, image)
+        # A tensor that has a shape and no content, since unpadding is written for tensors.
+        tiles = torch.empty(1, tile_rows * side, tile_columns * side, device="meta")
+        rows, columns = unpad_image(tiles, size).shape[1:]
+        thumbnail = (side, side)
+        return ImagePlan(
+            crops=int(image_size_to_num_patches(size, resolutions, image)),
+            visual=side**2 + rows * columns,
+            newlines=rows,
+            # Unpadding leaves no column of a strip that is thin enough, or no row.
+            grids=(thumbnail, (rows, columns)) if rows * columns else (thumbnail,),
+        )
 
     @property
     def _processing(self) -> dict[str, Any]:
@@ -31,17 +54,13 @@ class LlavaNextStages(LlavaStages):
             return {}  # not one for this family: the number of crops will tell
         return {"image_grid_pinpoints": self.model.config.image_grid_pinpoints}
 
-    def _crops(self, size: tuple[int, int]) -> int:
-        return int(image_size_to_num_patches(size, self.model.config.image_grid_pinpoints, self._vision.image_size))
-
     def frames(self, size: tuple[int, int]) -> list[Frame]:
-        """Where the thumbnail and the tiles of an image of `size` (height, width) lie in it."""
+        """Tell where the thumbnail and the tiles of an image of `size` (height, width) lie in it."""
         height, width = size
         images, resolutions = self._processor.image_processor, self.model.config.image_grid_pinpoints
         return thumbnail_and_tiles(width, height, images, resolutions)
 
     def _pack(self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor) -> ImageEncoding:
-        """`tokens` (crops, P, D), `features` (crops, P, C), `saliency` (crops, P): thumbnail first, then the tiles."""
         crops, patches = saliency.shape
         # On the CPU: not every device has float64, and asking where newlines are would wait for the device.
         origin = torch.arange(crops * patches, dtype=torch.float64).view(crops, patches, 1)
@@ -57,16 +76,8 @@ class LlavaNextStages(LlavaStages):
             crop=chosen // patches,
             cell=chosen % patches,
             crops=crops,
-            grids=self._grids(len(chosen) - patches, len(origin) - len(chosen)),
+            grids=self.plan(self.model.config, *pixels.size).grids,
         )
-
-    def _grids(self, mosaic: int, newlines: int) -> tuple[Grid, ...]:
-        """The thumbnail's grid and that of `mosaic` tokens; every row of the mosaic ends in a newline.
-
-        Unpadding leaves no column of a strip that is thin enough, or no row and so no newline either.
-        """
-        thumbnail = (self.side, self.side)
-        return (thumbnail, (newlines, mosaic // newlines)) if mosaic else (thumbnail,)
 
     def _packing(self, tokens: Tensor, pixels: Pixels, newline: Tensor) -> Tensor:
         """The model's own packing of one image: (crops, P, D) to (packed, D)."""
@@ -77,3 +88,15 @@ class LlavaNextStages(LlavaStages):
             image_newline=newline,
         )
         return torch.as_tensor(packed[0])
+
+
+LLAVA_NEXT = Family(
+    model_type="llava_next",
+    name="LLaVA-NeXT",
+    stages=LlavaNextStages,
+    processor=LlavaNextProcessor,
+    image_processor=LlavaNextImageProcessorPil,
+    check=check_cls_tower,
+    template=templates.llava_next,
+    own_tensors=("image_newline",),
+)

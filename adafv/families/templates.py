@@ -78,22 +78,26 @@ LLAMA3_NEXT = _template(*_LLAMA3, default=_LLAMA3_SYSTEM)
 _YI_VOCABULARY, _LLAMA3_VOCABULARY = 64_000, 128_000
 
 
-def fallback_template(config: Any) -> str:
-    """The documented template of a checkpoint's family.
+def llava(config: Any) -> str:
+    """The documented template of a LLaVA-1.5 configuration, whose language model is known by its vocabulary."""
+    return _by_vocabulary(config.text_config, otherwise=VICUNA, llama3=LLAMA3)
 
-    Args:
-        config: of a LLaVA; its language model is known by type and size of vocabulary.
-    """
-    text, tiles = config.text_config, config.model_type == "llava_next"
-    match text.model_type:
-        case _ if config.model_type == "vipllava":
-            return VIP
-        case "qwen2":
-            return QWEN
-        case "mistral" if tiles:
-            return MISTRAL
+
+def llava_next(config: Any) -> str:
+    """The documented template of a LLaVA-NeXT configuration, by type and vocabulary of its language model."""
+    if config.text_config.model_type == "mistral":
+        return MISTRAL
+    return _by_vocabulary(config.text_config, otherwise=VICUNA_NEXT, llama3=LLAMA3_NEXT)
+
+
+def vip_llava(_config: Any) -> str:
+    """The documented template of ViP-LLaVA."""
+    return VIP
+
+
+def _by_vocabulary(text: Any, *, otherwise: str, llama3: str) -> str:
+    if text.model_type == "qwen2":
+        return QWEN
     if text.vocab_size >= _LLAMA3_VOCABULARY:
-        return LLAMA3_NEXT if tiles else LLAMA3
-    if text.vocab_size >= _YI_VOCABULARY:
-        return YI
-    return VICUNA_NEXT if tiles else VICUNA
+        return llama3
+    return YI if text.vocab_size >= _YI_VOCABULARY else otherwise

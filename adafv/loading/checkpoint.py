@@ -13,6 +13,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConf
 
 from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
 from adafv.errors import CheckpointError
+from adafv.families import FAMILIES, family_of
+from adafv.families.base import Family
+from adafv.families.tower import feature_layers, layers_that_run
 from adafv.loading.devices import check_devices, on_cpu_only, place
 from adafv.loading.faults import AGAIN, EXAMPLE, explained
 from adafv.loading.files import check_config, check_files
@@ -23,7 +26,6 @@ from adafv.loading.processing import load_processor
 from adafv.loading.weights import check_size, check_weights, unreported
 from adafv.settings import DEMO, LoadSettings
 
-FAMILIES = ("llava", "llava_next", "vipllava")
 _SMALL_PARAMETERS = 500_000_000  # in float32 still no more than 2 GB
 
 
@@ -35,14 +37,14 @@ class Checkpoint:
         name: as the user gave it.
         model: the Hugging Face model, its vision tower cut behind the last layer that LLaVA uses.
         processor: image processor, tokenizer and chat template.
-        family: `model_type` of the configuration.
+        family: what is special about it.
         settings: what was asked for.
     """
 
     name: str
     model: Any
     processor: Any
-    family: str
+    family: Family
     settings: LoadSettings
 
     @property
@@ -65,10 +67,10 @@ def load_checkpoint(settings: LoadSettings) -> Checkpoint:
         check_files(Path(source))
     cached_only = hub["local_files_only"]
     with explained(settings, "the processor (tokenizer.json and its like)", cached_only=cached_only):
-        processor = load_processor(source, config, hub)
+        processor = load_processor(source, family_of(config), hub)
     with explained(settings, "the model", cached_only=cached_only):
         model = _load_model(source, config, settings, hub)
-    return Checkpoint(settings.model, model, processor, config.model_type, settings)
+    return Checkpoint(settings.model, model, processor, family_of(config), settings)
 
 
 def read_config(settings: LoadSettings) -> Any:
@@ -103,7 +105,7 @@ def _config(source: str, settings: LoadSettings, hub: dict[str, Any]) -> Any:
         raw, _ = PretrainedConfig.get_config_dict(source, **hub)
         _check_raw(settings.model, raw)
         config = AutoConfig.from_pretrained(source, **hub)
-    _check_tower(settings.model, config)
+    family_of(config).check(settings.model, config)
     check_numbers(settings.model, config)
     config._attn_implementation = settings.attention  # a file may name one that is not there
     try:
@@ -133,39 +135,6 @@ def _check_raw(name: str, raw: dict[str, Any]) -> None:
     for part in ("vision_config", "text_config"):
         if not isinstance(raw.get(part), dict) or not raw[part]:
             raise CheckpointError(f"model: the config.json of {name} has no {part}", AGAIN)
-
-
-def _check_tower(name: str, config: Any) -> None:
-    tower = config.vision_config.model_type
-    strategy = getattr(config, "vision_feature_select_strategy", "default")  # ViP-LLaVA knows no other
-    if tower != "clip_vision_model" or strategy != "default":
-        raise CheckpointError(
-            f"model: {name} has a {tower} tower (strategy {strategy!r}); "
-            "saliency is defined for a tower with a [CLS] token that is then dropped",
-            "use a LLaVA checkpoint with a CLIP tower",
-        )
-
-
-def feature_layers(config: Any) -> list[int]:
-    """The hidden states that LLaVA uses, in its own order: 0 is the embeddings', i the output of the i-th layer.
-
-    `vision_feature_layer` is one of them or a list; negative numbers count from the end.
-    """
-    layers: int = config.vision_config.num_hidden_layers
-    chosen: int | list[int] = config.vision_feature_layer
-    listed = [chosen] if isinstance(chosen, int) else chosen
-    used = [index if index >= 0 else layers + 1 + index for index in listed]
-    if not all(0 <= index <= layers for index in used) or not any(used):
-        raise CheckpointError(
-            f"vision_feature_layer {chosen} is not the output of one of the tower's {layers} layers",
-            "the checkpoint's config.json is wrong: fetch it again",
-        )
-    return used
-
-
-def layers_that_run(config: Any) -> int:
-    """Vision layers up to the deepest one whose output LLaVA uses; later ones never run."""
-    return max(feature_layers(config))
 
 
 def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str, Any]) -> Any:

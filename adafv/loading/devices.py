@@ -12,6 +12,7 @@ from accelerate.utils import CustomDtype, get_balanced_memory, get_max_memory
 from torch import nn
 
 from adafv.errors import DeviceError
+from adafv.families.hooks import accelerator
 from adafv.settings import LoadSettings
 
 Placement = dict[str, int | str]
@@ -39,32 +40,26 @@ def check_devices(settings: LoadSettings) -> None:
 def _check_device(setting: str, name: int | str) -> None:
     there = ", ".join(_available())
     try:
-        device = torch.device(f"{_accelerator() or 'cuda'}:{name}" if isinstance(name, int) else name)
+        device = torch.device(f"{accelerator() or 'cuda'}:{name}" if isinstance(name, int) else name)
     except (RuntimeError, TypeError) as error:
         raise DeviceError(f"{setting}: {name!r} is no device", f"use one of auto, {there}") from error
     if device.type == "cpu":
         return
-    if device.type != _accelerator():
+    if device.type != accelerator():
         raise DeviceError(f"{setting}: {name} was asked for, but there is no {device.type} device", f"use {there}")
     if device.index is not None and device.index >= torch.accelerator.device_count():
         raise DeviceError(f"{setting}: there is no {name}", f"use one of {there}")
 
 
-def _accelerator() -> str | None:
-    """`cuda`, `mps`, `xpu`, ... or `None` on a machine that has none."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found.type if found is not None else None
-
-
 def _available() -> list[str]:
-    kind = _accelerator()
+    kind = accelerator()
     return ["cpu", *(f"{kind}:{index}" for index in range(torch.accelerator.device_count() if kind else 0))]
 
 
 def on_cpu_only(settings: LoadSettings) -> bool:
     """Whether every weight will be used on the CPU."""
     asked = settings.device_map
-    if _accelerator() is None or asked in ("cpu", "disk"):
+    if accelerator() is None or asked in ("cpu", "disk"):
         return True
     if isinstance(asked, str):
         return asked in _STRATEGIES and bool(settings.max_memory) and set(settings.max_memory or ()) <= {"cpu", "disk"}
@@ -178,21 +173,3 @@ def _pinned(model: Any, placement: Placement) -> Placement:
         return placement
     _separate(model, placement, _NEWLINE)
     return placement | {_NEWLINE: "cpu"}
-
-
-def execution_device(module: nn.Module) -> torch.device:
-    """Where a module computes: its weights' device, or under offloading its hook's (the weights are on `meta`).
-
-    Raises:
-        DeviceError: a module without weights and hooks.
-    """
-    for part in module.modules():
-        hook = getattr(part, "_hf_hook", None)
-        for one in getattr(hook, "hooks", (hook,)):
-            device = getattr(one, "execution_device", None)
-            if device is not None:
-                return torch.device(f"{_accelerator()}:{device}" if isinstance(device, int) else device)
-        for tensor in part.parameters(recurse=False):
-            if tensor.device.type != "meta":
-                return torch.device(tensor.device)
-    raise DeviceError(f"{type(module).__name__} is on no device", "load the checkpoint with another --device-map")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from adafv.errors import CheckpointError
+from adafv.families import FAMILIES
 from adafv.loading.faults import AGAIN
 from adafv.loading.files import weight_files
 from adafv.loading.original_format import holds_original_weights, original_format
@@ -97,8 +98,9 @@ def _count(keys: list[str]) -> str:
 
 
 def _hint(key: str) -> str:
-    if key.endswith("image_newline"):
-        return f'LLaVA-NeXT alone has it ("model_type" in config.json); {_NOT_TOGETHER}'
+    for family in FAMILIES.values():
+        if key.rpartition(".")[2] in family.own_tensors:
+            return f'{family.name} alone has it ("model_type" in config.json); {_NOT_TOGETHER}'
     return _NOT_TOGETHER
 
 

@@ -31,14 +31,14 @@ class Work:
     Args:
         visual: N, candidates of the image.
         keep: K, the budget.
-        own: text tokens that are the question's own.
+        question: text tokens that are the question's own.
         hidden: D, width of a visual token.
         features: C, width of the vision tower's features.
     """
 
     visual: int
     keep: int
-    own: int
+    question: int
     hidden: int
     features: int
 

@@ -52,9 +52,10 @@ def order(evidence: Evidence, keep: int) -> Tensor:
 def scaled_relevance(evidence: Evidence) -> Tensor:
     """(B, N) float64 in (0, 1]; ones where no token matters more than another; zero on padding."""
     relevance = torch.zeros_like(evidence.saliency, dtype=torch.float64)
-    for row, cosine, texts, length in zip(relevance, evidence.cosine, evidence.texts, evidence.lengths, strict=True):
-        if texts:
-            best = cosine[:texts, :length].amax(dim=0).double()
+    parts = zip(relevance, evidence.cosine, evidence.text_lengths, evidence.lengths, strict=True)
+    for row, cosine, text_length, length in parts:
+        if text_length:
+            best = cosine[:text_length, :length].amax(dim=0).double()
             least, most = best.aminmax()
             # A common factor changes nothing, so the span may be given a floor.
             row[:length] = (best - least + OFFSET) / (most - least).clamp(min=OFFSET)

@@ -11,6 +11,7 @@ import torch
 
 from adafv.errors import AdaFVError, InputError
 from adafv.evidence import Evidence, Selection
+from adafv.memory import is_out_of_memory
 from adafv.pruners import READABLE, Pruner, Work
 
 _T = TypeVar("_T")
@@ -53,9 +54,7 @@ def _called(where: str, function: Callable[..., _T], *args: object) -> _T:
     try:
         return function(*args)
     except Exception as error:
-        said = str(error).lower()
-        full = isinstance(error, RuntimeError) and ("memory" in said or "alloc_failed" in said)
-        if full or isinstance(error, AdaFVError | MemoryError):
+        if isinstance(error, AdaFVError) or is_out_of_memory(error):
             raise
         what = f"{where} failed: {type(error).__name__}: {error}"
         raise InputError(what, "repair or uninstall the package that registers it") from error

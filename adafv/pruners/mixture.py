@@ -12,10 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adafv.budget import Budget
-from adafv.errors import InputError
-from adafv.evidence import Evidence, Selection, check_scores, compress
-from adafv.signals.ranking import fair_ranking, ranking
+from adafv.evidence import Evidence, Selection, compress
+from adafv.signals.ranking import ranking, saliency_ranking
 
 FLOOR = 0.25  # the share of the budget that either ranking is sure of (the released code's `budget_thres`)
 
@@ -57,17 +55,9 @@ def mixture(evidence: Evidence, keep: int) -> Selection:
 
 def _rankings(scores: Tensor, evidence: Evidence, keep: int) -> Tensor:
     """(2, B, keep): the best by saliency and the best by similarity."""
-    if max(evidence.crops) == 1:
+    if max(evidence.num_crops) == 1:
         return ranking(scores, evidence.valid, keep)
     return torch.stack((saliency_ranking(evidence, keep), ranking(scores[1], evidence.valid, keep)))
-
-
-def saliency_ranking(evidence: Evidence, keep: int) -> Tensor:
-    """With several crops, at most ceil(K / crops) of one crop come before more of it do."""
-    if max(evidence.crops) == 1:
-        return ranking(evidence.saliency, evidence.valid, keep)
-    share = torch.tensor([-(-keep // crops) for crops in evidence.crops], device=evidence.saliency.device)
-    return fair_ranking(evidence.saliency, evidence.valid, evidence.crop, share, keep)
 
 
 def _split(scores: Tensor, left: Tensor, most: int) -> Tensor:
@@ -94,32 +84,3 @@ def _mark(mask: Tensor, order: Tensor, count: Tensor) -> None:
     """
     chosen = torch.arange(order.shape[2], device=order.device) < count
     mask.scatter_(2, torch.where(chosen, order, mask.shape[2] - 1), True)
-
-
-def select(saliency: Tensor, similarity: Tensor, keep: Budget | str | int, *, crop: Tensor | None = None) -> Tensor:
-    """AdaFV's choice from two scores per visual token.
-
-    Args:
-        saliency: (B, N), [CLS] attention; compared as float32.
-        similarity: (B, N), text-to-image similarity; compared as float32.
-        keep: the budget: `128`, `"25%"` or `"all"`.
-        crop: (B, N) int64, the crop of each candidate, counted from 0; one crop when omitted.
-
-    Returns:
-        (B, K) int64, distinct, ascending; K is N when the budget is larger.
-
-    Raises:
-        BudgetError: `keep` is no budget.
-        InputError: shapes that differ, or scores that are NaN, infinite or negative.
-    """
-    if saliency.ndim != 2 or saliency.shape != similarity.shape or not saliency.numel():
-        raise InputError(
-            f"saliency {tuple(saliency.shape)} and similarity {tuple(similarity.shape)} are not one (B, N)",
-            "give both as (batch, visual tokens)",
-        )
-    if crop is not None and (crop.shape != saliency.shape or bool((crop < 0).any())):
-        raise InputError(f"crop {tuple(crop.shape)} does not number the crop of each score, from 0", "give (B, N)")
-    check_scores("saliency", saliency)
-    check_scores("similarity", similarity)
-    evidence = Evidence.of_scores(saliency, similarity[:, None], crop)
-    return mixture(evidence, Budget.parse(keep).tokens(saliency.shape[1])).indices

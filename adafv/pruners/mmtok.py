@@ -31,7 +31,7 @@ VISION_WEIGHT = 0.5
 def order(evidence: Evidence, keep: int) -> Tensor:
     """(B, keep) int64: tokens in the order in which they are taken."""
     text, image = Coverage(text_rows(evidence)), Coverage(vision_rows(evidence))
-    words = evidence.own.sum(dim=1, keepdim=True).clamp(min=1)
+    words = evidence.question_mask.sum(dim=1, keepdim=True).clamp(min=1)
     tokens = evidence.valid.sum(dim=1, keepdim=True)
     taken = Taken(evidence.valid, keep)
     for _ in range(keep):
@@ -46,7 +46,7 @@ def text_rows(evidence: Evidence) -> Tensor:
     rows = torch.zeros_like(evidence.cosine)
     for row, cosine, length in zip(rows, evidence.cosine, evidence.lengths, strict=True):
         row[:, :length] = (cosine[:, :length] / TEXT_TEMPERATURE).softmax(dim=-1)
-    return rows.masked_fill_(~evidence.own[..., None], 0.0)
+    return rows.masked_fill_(~evidence.question_mask[..., None], 0.0)
 
 
 def vision_rows(evidence: Evidence) -> Tensor:
@@ -59,7 +59,7 @@ def vision_rows(evidence: Evidence) -> Tensor:
 
 
 def _flops(work: Work) -> int:
-    rows = work.own + work.visual
+    rows = work.question + work.visual
     return flops.cosine_matrix(work.visual, work.features) + flops.coverage(rows, work.visual, work.keep)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adafv.evidence import Evidence, Selection
 from adafv.pruners import Pruner
-from adafv.pruners.mixture import saliency_ranking
+from adafv.signals.ranking import saliency_ranking
 
 
 def select(evidence: Evidence, keep: int) -> Selection:

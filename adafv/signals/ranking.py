@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adafv.evidence import Evidence
+
 _INDEX_BITS = 32
 
 
@@ -55,3 +57,11 @@ def fair_ranking(scores: Tensor, valid: Tensor, crop: Tensor, share: Tensor, dep
     within = torch.empty_like(place).scatter_(1, by_crop, place - first)
     late = (within >= share[:, None]) | ~valid.gather(1, order)
     return order.gather(1, late.byte().argsort(dim=1, stable=True)[:, :depth])
+
+
+def saliency_ranking(evidence: Evidence, keep: int) -> Tensor:
+    """(B, keep) int64: the most salient candidates; at most ceil(K / crops) of one crop come before more of it do."""
+    if max(evidence.num_crops) == 1:
+        return ranking(evidence.saliency, evidence.valid, keep)
+    share = torch.tensor([-(-keep // crops) for crops in evidence.num_crops], device=evidence.saliency.device)
+    return fair_ranking(evidence.saliency, evidence.valid, evidence.crop, share, keep)

@@ -6,20 +6,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adafv.families.llava import ImageEncoding, Pixels
+from adafv.families.base import ImageEncoding, Pixels
 from adafv.pipeline import Pipeline
+from adafv.request import EncodingCost
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
 
 _CROPS_AT_ONCE = 8  # enough to fill a device; more only takes more memory
-
-
-@dataclass(frozen=True)
-class EncodingCost:
-    """Seconds for one image; of images encoded together, `vision_s` is this one's share."""
-
-    preprocess_s: float
-    vision_s: float
 
 
 @dataclass(frozen=True)

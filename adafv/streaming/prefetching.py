@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adafv.errors import AdaFVError, ImageError, InputError
-from adafv.families.llava import Pixels
+from adafv.families.base import Pixels
 from adafv.images import content_key, open_image
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question

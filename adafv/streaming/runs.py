@@ -35,19 +35,12 @@ def grid(run: RunSettings, pruners: Iterable[str], budgets: Iterable[str]) -> li
         BudgetError, InputError: a value that cannot be used.
     """
     shares = list(budgets)
-    found: dict[tuple[object, ...], RunSettings] = {("none", None, None): unpruned(run)}
-    for pruner in pruners:
-        for keep in shares:
-            chosen = replace(run, keep=keep, pruner=pruner)
-            budget = chosen.budget  # 25% and 25.0% are one
-            if pruner != "none" and budget.text != "all":
-                found.setdefault((pruner, budget.count, budget.share), replace(chosen, keep=budget.text))
-    return list(found.values())
+    pruned = [replace(run, keep=keep, pruner=pruner) for pruner in pruners for keep in shares]
+    return list(dict.fromkeys([unpruned(run), *(one for one in pruned if one.pruner != "none" and one.keep != "all")]))
 
 
 @lru_cache(4096)
 def effective(run: RunSettings, visual: int) -> RunSettings:
     """Reduce a run to what it does to an image of N visual tokens: runs that would feed the same ones compare equal."""
-    keep = run.budget.tokens(visual)
-    whole = run.pruner == "none" or keep >= visual
-    return unpruned(run) if whole else replace(run, keep=keep)
+    keep = run.pruned_to(visual)
+    return unpruned(run) if keep is None else replace(run, keep=keep)

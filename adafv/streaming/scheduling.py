@@ -7,26 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from adafv.errors import AdaFVError, InputError, OutOfMemoryError
-from adafv.families.llava import ImageEncoding
+from adafv.families.base import ImageEncoding
 from adafv.pipeline import Pipeline
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question
+from adafv.request import Request
 from adafv.settings import RunSettings
-from adafv.streaming.encoder_cache import EncoderCache, EncodingCost, Loaded
+from adafv.streaming.encoder_cache import EncoderCache, Loaded
 from adafv.streaming.prefetching import Prefetcher, Ticket
 from adafv.streaming.runs import effective
 
 _Part = TypeVar("_Part")
-
-
-@dataclass(frozen=True)
-class Task:
-    """A question with its prompt and encoded image; `cost` is what encoding took, for the first question about it."""
-
-    question: Question
-    prompt: Prompt
-    encoding: ImageEncoding
-    cost: EncodingCost | None
 
 
 @dataclass
@@ -46,7 +37,7 @@ class Answerer(Protocol):
     def render(self, question: Question, run: RunSettings) -> Prompt:
         """Make the prompt of a question; raises `InputError`."""
 
-    def run(self, tasks: Sequence[Task], run: RunSettings) -> list[Answer]:
+    def run(self, requests: Sequence[Request], run: RunSettings) -> list[Answer]:
         """Answer a batch."""
 
     def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
@@ -167,15 +158,15 @@ class Scheduler:
             charges = [
                 {slot: self._cache.charge(one.key, one.ticket.runs[slot]) for slot in one.slots[run]} for one in part
             ]
-            tasks = [
-                Task(one.question, one.prompt, one.encoding, next(iter(charge.values())))
+            requests = [
+                Request(one.question, one.prompt, one.encoding, next(iter(charge.values())))
                 for one, charge in zip(part, charges, strict=True)
             ]
             try:
                 if run in self._cold:
                     self._cold.discard(run)
-                    self._model.run(tasks, replace(run, max_new_tokens=min(2, run.max_new_tokens)))
-                answers = self._model.run(tasks, run)
+                    self._model.run(requests, replace(run, max_new_tokens=min(2, run.max_new_tokens)))
+                answers = self._model.run(requests, run)
             except (InputError, OutOfMemoryError):
                 for one, charge in zip(part, charges, strict=True):
                     for slot, cost in charge.items():

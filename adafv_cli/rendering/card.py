@@ -15,11 +15,11 @@ from adafv_cli.rendering import units
 
 if TYPE_CHECKING:
     from adafv.costs.description import Description
-    from adafv.costs.plan import AnswerPlan, ImagePlan, PromptPlan
+    from adafv.costs.plan import AnswerPlan, PromptPlan
+    from adafv.families.base import ImagePlan
 
 _LABEL = 16
 _COUNT: units.System = (1000, ("", "K", "M", "B"))  # of parameters, where the G is called B
-_FAMILIES = {"llava": "LLaVA-1.5", "llava_next": "LLaVA-NeXT", "vipllava": "ViP-LLaVA"}
 
 _PARTS = ("thumbnail", "mosaic")
 _NOTES = (
@@ -33,6 +33,7 @@ class Card:
     """A checkpoint, what becomes of an image of some size, and what an answer costs at several budgets."""
 
     model: str
+    family: str
     description: Description
     width: int
     height: int
@@ -66,8 +67,7 @@ def text(found: Card) -> Text:
     """Everything about a checkpoint: what it is, what becomes of the image, what an answer costs."""
     lines = Text()
     what = found.description
-    family = _FAMILIES.get(what.family, what.family)
-    lines.append(found.model, "bold").append(f"  {family}, {what.dtype or 'no dtype stated'}\n")
+    lines.append(found.model, "bold").append(f"  {found.family}, {what.dtype or 'no dtype stated'}\n")
     _language_model(lines, what)
     _vision_tower(lines, what)
     _parameters(lines, what)

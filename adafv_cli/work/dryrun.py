@@ -197,7 +197,7 @@ def _costs(config: Any, run: RunSettings) -> Callable[[int, int, int], Cost]:
     def cost(width: int, height: int, text: int) -> Cost:
         image = plan_image(config, height, width)
         prompt = PromptPlan(TEMPLATE_BEFORE, TEMPLATE_AFTER + text, _generated(run))
-        plan = plan_answer(config, image, run.budget, prompt, pruner=run.pruner)
+        plan = plan_answer(config, image, run, prompt)
         encoding = plan.flops.vision + plan.flops.projector
         return Cost(
             visual=plan.tokens.visual,

@@ -1,0 +1,122 @@
+"""The stages between an image and the language model: pixels, vision tower, projector, packing, embeddings.
+
+What differs from transformers:
+    - Features and the query and key projections of the deepest feature layer are recorded by hooks, for the [CLS]
+      attention row that is saliency. Attention kernels stay as they are, and no map is computed.
+    - Visual tokens come with a map from candidates to packed places, so that some can be left out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from adafv.errors import CheckpointError
+from adafv.families.base import ImageEncoding, ImagePlan, Pixels
+from adafv.families.geometry import Frame
+from adafv.families.hooks import execution_device, recording
+from adafv.families.tower import feature_layers
+from adafv.signals.saliency import cls_attention
+
+
+class Stages(ABC):
+    """The stages of one loaded checkpoint; a family says how images are cut and how their tokens are packed.
+
+    Args:
+        model: the Hugging Face model, wherever its weights are.
+        processor: its processor.
+
+    Raises:
+        CheckpointError: feature layers that the tower does not have.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self._processor = model, processor
+        self._tower = model.model.vision_tower
+        self._projector = model.model.multi_modal_projector
+        self._vision = model.config.vision_config
+        # Hidden state 0 is what the first layer takes, i what the i-th layer gives.
+        givers, used = [self._tower.pre_layrnorm, *self._tower.encoder.layers], feature_layers(model.config)
+        attention = givers[max(used)].self_attn
+        self._features = [f"feature {number}" for number in range(len(used))]
+        self._recorded = dict(zip(self._features, (givers[index] for index in used), strict=True))
+        self._recorded |= {"query": attention.q_proj, "key": attention.k_proj}
+
+    @staticmethod
+    @abstractmethod
+    def plan(config: Any, height: int, width: int) -> ImagePlan:
+        """Tell what an upright image of `height` x `width` pixels becomes, from the configuration alone."""
+
+    @abstractmethod
+    def frames(self, size: tuple[int, int]) -> list[Frame]:
+        """Tell where the crops of an image of `size` (height, width) lie in it, in the order of `Pixels.values`."""
+
+    @abstractmethod
+    def _pack(self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor) -> ImageEncoding:
+        """Put the tokens of one image in the model's own order.
+
+        Args:
+            pixels: the image.
+            tokens: (crops, P, D), projected.
+            features: (crops, P, C), before the projector.
+            saliency: (crops, P) float32.
+        """
+
+    @property
+    def side(self) -> int:
+        """Patches along one side of a crop."""
+        return int(self._vision.image_size // self._vision.patch_size)
+
+    def preprocess(self, image: Image) -> Pixels:
+        """Resize, crop and normalise as the checkpoint's image processor says.
+
+        Raises:
+            ImageError: a strip so thin that resizing it would need a huge image.
+            CheckpointError: an image processor that makes other crops than the model takes.
+        """
+        size = (image.height, image.width)
+        values = self._processor.image_processor(images=image, return_tensors="pt", **self._processing)["pixel_values"]
+        values = values.reshape(-1, *values.shape[-3:])
+        pixels, wanted = self._vision.image_size, self.plan(self.model.config, *size).crops
+        if values.shape[0] != wanted or values.shape[2:] != (pixels, pixels):
+            raise CheckpointError(
+                f"the image processor made {values.shape[0]} crops of {values.shape[3]} x {values.shape[2]} pixels "
+                f"where the model takes {wanted} of {pixels} x {pixels}",
+                "config.json and preprocessor_config.json do not belong together: fetch the checkpoint again",
+            )
+        return Pixels(values, size)
+
+    @property
+    def _processing(self) -> dict[str, Any]:
+        """What the image processor is told by the model's config rather than by its own."""
+        return {}
+
+    def encode(self, images: list[Pixels]) -> list[ImageEncoding]:
+        """Run vision tower and projector over all crops of all images at once, then pack image by image."""
+        features, saliency = self._vision_features(torch.cat([pixels.values for pixels in images]))
+        projected = self._projector(features)
+        crops = [len(pixels.values) for pixels in images]
+        split = (torch.split(tensor, crops) for tensor in (projected, features, saliency))
+        return [self._pack(*parts) for parts in zip(images, *split, strict=True)]
+
+    def _vision_features(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(crops, 3, H, W) pixels to (crops, P, C) features and (crops, P) float32 saliency, both without [CLS]."""
+        values = values.to(execution_device(self._tower), self._tower.dtype)
+        with recording(self._recorded) as recorded:
+            home = self._tower(values).last_hidden_state.device
+        hidden = [recorded[name].to(home) for name in self._features]
+        features = hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=-1)
+        heads = self._vision.num_attention_heads
+        scale = (self._vision.hidden_size // heads) ** -0.5
+        saliency = cls_attention(recorded["query"][:, 0], recorded["key"], heads, scale)
+        return features[:, 1:], saliency.to(home)
+
+    def embed(self, ids: list[int]) -> Tensor:
+        """(T, D) input embeddings of text tokens."""
+        table = self.model.get_input_embeddings()
+        embedded: Tensor = table(torch.tensor(ids, dtype=torch.long, device=execution_device(table)))
+        return embedded

@@ -1,0 +1,75 @@
+"""What an answer reports: tokens, latency, FLOPs and memory, made of what the stages did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adafv.costs.accounting import Accountant
+from adafv.pipeline import Outcome
+from adafv.records import Answer, Latency, TokenCounts
+from adafv.request import Request
+from adafv.settings import RunSettings
+
+
+def reported(
+    answer: Answer,
+    request: Request,
+    outcome: Outcome,
+    run: RunSettings,
+    *,
+    text: str,
+    latency: Latency,
+    accountant: Accountant,
+    peak_bytes: int | None,
+) -> Answer:
+    """Fill in an answer. Synchronises with the device.
+
+    Args:
+        answer: with question and settings.
+        request, outcome, run: what was answered, what became of it, and under which settings.
+        text: what was generated.
+        latency: of the batch that it was in.
+        accountant: of the checkpoint.
+        peak_bytes: memory that the device took at most, where that is tracked.
+    """
+    tokens, packed = token_counts(request, outcome, run), len(request.image.packed)
+    crops = request.image.crops if request.cost is not None else 0
+    score = _selection_flops(request, tokens, run, accountant)
+    return replace(
+        answer,
+        text=text,
+        finish_reason="stop" if outcome.decoded.stopped else "length",
+        tokens=tokens,
+        latency_s=latency,
+        flops=accountant.flops(tokens, packed=packed, score=score, crops=crops),
+        memory_bytes=accountant.memory(tokens, packed=packed, peak=peak_bytes),
+    )
+
+
+def token_counts(request: Request, outcome: Outcome, run: RunSettings) -> TokenCounts:
+    """Count visual tokens by the signal that chose them, text and generated tokens. Synchronises with the device."""
+    kept, image = outcome.kept, request.image
+    keep = run.pruned_to(image.visual)
+    by_saliency = by_similarity = by_both = None
+    if kept.by_saliency is not None and kept.by_similarity is not None:
+        both = kept.by_saliency & kept.by_similarity
+        by_saliency, by_similarity, by_both = (int(mask.sum()) for mask in (kept.by_saliency, kept.by_similarity, both))
+    return TokenCounts(
+        visual=image.visual,
+        kept=image.visual if keep is None else keep,
+        from_saliency=by_saliency,
+        from_similarity=by_similarity,
+        from_both=by_both,
+        text=request.prompt.text_tokens,
+        generated=len(outcome.decoded.ids),
+        crops=image.crops,
+        newlines=image.newlines if keep is None else 0,
+    )
+
+
+def _selection_flops(request: Request, tokens: TokenCounts, run: RunSettings, accountant: Accountant) -> int:
+    keep, (first, end) = run.pruned_to(tokens.visual), request.prompt.question_span
+    if keep is None:
+        return 0
+    text = len(request.prompt.after)
+    return accountant.selection(run.pruner, keep=keep, visual=tokens.visual, text=text, question=end - first)
