@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from adafv.costs.accounting import Accountant
+from adafv.encoding import ImageEncoding
 from adafv.errors import AdaFVError, InputError
 from adafv.explanation import Explanation, explain
-from adafv.families.base import ImageEncoding
 from adafv.families.tower import layers_that_run
 from adafv.images import open_image
 from adafv.loading.checkpoint import Checkpoint, load_checkpoint

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adafv.families.base import ImageEncoding
+from adafv.encoding import ImageEncoding
 from adafv.families.geometry import Box, Frame
 from adafv.pipeline import Kept, Pipeline
 from adafv.records import Answer

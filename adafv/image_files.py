@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from adafv.errors import ImageError, OutOfMemoryError
+from adafv.memory import is_out_of_memory
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image
 Stream = io.BytesIO | io.BufferedReader
@@ -89,7 +90,7 @@ def explained(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name}: too large: {error}", _SMALLER) from error
     except Exception as error:  # damaged files make decoders raise nearly anything
-        if isinstance(error, MemoryError) or ImageFile.ERRORS[-9] in str(error):
+        if is_out_of_memory(error):  # of decoders, too, which raise an OSError that says so
             raise OutOfMemoryError(f"{name}: out of memory while it is decoded", _SMALLER) from error
         raise ImageError(f"{name}: cannot be decoded: {str(error) or repr(error)}", _COPY_OR_CONVERT) from error
 

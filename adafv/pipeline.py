@@ -13,9 +13,10 @@ from torch import Tensor
 
 from adafv import pruners
 from adafv.decoding import Decoded, Spliced, generate, splice
+from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import InputError, OutOfMemoryError
 from adafv.evidence import Evidence, Selection, check_scores
-from adafv.families.base import Family, ImageEncoding, Pixels
+from adafv.families.base import Family
 from adafv.families.geometry import Frame
 from adafv.families.hooks import execution_device
 from adafv.memory import is_out_of_memory

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from adafv.families.base import ImageEncoding
+from adafv.encoding import ImageEncoding
 from adafv.prompt import Prompt
 from adafv.records import Question
 

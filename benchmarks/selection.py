@@ -15,10 +15,9 @@ import torch
 from measuring import interleaved
 from transformers import LlamaConfig, LlamaModel
 
-from adafv import pruners
-from adafv.costs import flops
+from adafv import flops, pruners
+from adafv.encoding import ImageEncoding
 from adafv.evidence import Grid
-from adafv.families.base import ImageEncoding
 from adafv.pruners import READABLE, Pruner, Work
 from adafv.signals.gathering import gather_evidence
 

@@ -15,7 +15,7 @@ from measuring import interleaved, table
 from transformers import LlavaForConditionalGeneration
 
 import adafv
-from adafv.families.base import Pixels
+from adafv.encoding import Pixels
 from adafv.timing import Stopwatch
 
 torch.set_num_threads(1)

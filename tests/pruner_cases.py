@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
+from adafv.encoding import ImageEncoding
 from adafv.evidence import Evidence
-from adafv.families.base import ImageEncoding
 from adafv.signals.gathering import gather_evidence
 from tests.pruner_references import Case
 

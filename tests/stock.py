@@ -11,9 +11,9 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 import adafv
+from adafv.encoding import ImageEncoding
 from adafv.evidence import Evidence
 from adafv.families import family_of
-from adafv.families.base import ImageEncoding
 from adafv.loading.processing import load_processor
 from adafv.pipeline import Outcome
 from adafv.pruners import READABLE

@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 import adafv
-from adafv import Question
-from adafv.costs import flops
+from adafv import Question, flops
 from adafv.records import Comparison
 from tests.cli_fakes import ANSWER
 from tests.conftest import noise

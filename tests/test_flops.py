@@ -18,7 +18,7 @@ from transformers import (
     MistralConfig,
 )
 
-from adafv.costs import flops
+from adafv import flops
 from adafv.signals.saliency import cls_attention
 
 # The CPU's attention kernel has no formula in torch's counter, which would miss it silently.

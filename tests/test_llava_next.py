@@ -11,8 +11,8 @@ from PIL import Image
 
 import adafv
 from adafv import pruners
+from adafv.encoding import Pixels
 from adafv.errors import CheckpointError
-from adafv.families.base import Pixels
 from tests import tiny
 from tests.conftest import noise
 from tests.stock import Stock, encoded, evidence, run

@@ -7,8 +7,7 @@ import random
 
 import pytest
 
-from adafv import pruners
-from adafv.costs import flops
+from adafv import flops, pruners
 from adafv.costs.plan import PromptPlan, plan_answer
 from adafv.families.base import ImagePlan
 from adafv.pruners import Work

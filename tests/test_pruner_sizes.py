@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from adafv import pruners
+from adafv.encoding import ImageEncoding
 from adafv.evidence import Evidence
-from adafv.families.base import ImageEncoding
 from adafv.signals.gathering import gather_evidence
 
 KEEP = 40

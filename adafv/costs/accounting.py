@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from adafv import pruners
-from adafv.costs import flops
+from adafv import flops, pruners
 from adafv.pruners import Work
 from adafv.records import Flops, MemoryBytes, TokenCounts
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adafv.costs import flops
+from adafv import flops
 from adafv.costs.parameters import Parameters, WeightBytes, count_parameters
 from adafv.families.tower import layers_that_run
 

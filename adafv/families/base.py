@@ -1,31 +1,15 @@
-"""What families have in common: an image on its way to the language model, and the record of a family."""
+"""What is special about a family: what becomes of an image, and the record of all the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
 
 from adafv.evidence import Grid
 
 if TYPE_CHECKING:
     from adafv.families.stages import Stages
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """One image as the vision tower takes it.
-
-    Args:
-        values: (crops, 3, H, W) float32 on the CPU.
-        size: (height, width) of the original image.
-    """
-
-    values: Tensor
-    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -49,61 +33,6 @@ class ImagePlan:
     def packed(self) -> int:
         """Places that the unpruned image takes in the prompt."""
         return self.visual + self.newlines
-
-
-@dataclass(frozen=True)
-class ImageEncoding:
-    """One image as the language model would take it, with what pruners need to know about it.
-
-    Args:
-        packed: (P, D) projected tokens in the order of the model's own packing, newlines included.
-        candidates: (N,) int64, places in `packed` of the tokens that may be pruned: all but newlines, ascending.
-        features: (N, C), the vision tower's features of the candidates, before the projector.
-        saliency: (N,) float32.
-        crop: (N,) int64, the crop that each candidate comes from.
-        cell: (N,) int64, its place in the patch grid of that crop, row by row.
-        crops: how many there are.
-        grids: (rows, columns) of the patch grids that the candidates make up, in order.
-    """
-
-    packed: Tensor
-    candidates: Tensor
-    features: Tensor
-    saliency: Tensor
-    crop: Tensor
-    cell: Tensor
-    crops: int
-    grids: tuple[Grid, ...]
-
-    @property
-    def visual(self) -> int:
-        """N, the candidates."""
-        return self.candidates.shape[0]
-
-    @property
-    def tokens(self) -> Tensor:
-        """(N, D): the candidates themselves."""
-        return self.packed[self.candidates] if self.newlines else self.packed
-
-    @property
-    def newlines(self) -> int:
-        """Packed tokens that are not candidates."""
-        return self.packed.shape[0] - self.visual
-
-    @property
-    def bytes(self) -> int:
-        """Memory that its tensors take."""
-        return sum(tensor.nbytes for tensor in self._tensors.values())
-
-    def to(self, device: torch.device) -> ImageEncoding:
-        """Move it to another device."""
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors.items()}
-        return replace(self, **moved)
-
-    @property
-    def _tensors(self) -> dict[str, Tensor]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, LlavaProcessor
 
+from adafv.encoding import ImageEncoding, Pixels
 from adafv.families import templates
-from adafv.families.base import Family, ImageEncoding, ImagePlan, Pixels
+from adafv.families.base import Family, ImagePlan
 from adafv.families.geometry import Frame, single_crop
 from adafv.families.stages import Stages
 from adafv.families.tower import check_cls_tower

@@ -20,8 +20,9 @@ from transformers.models.llava_next.modeling_llava_next import (
     unpad_image,
 )
 
+from adafv.encoding import ImageEncoding, Pixels
 from adafv.families import templates
-from adafv.families.base import Family, ImageEncoding, ImagePlan, Pixels
+from adafv.families.base import Family, ImagePlan
 from adafv.families.geometry import Frame, thumbnail_and_tiles
 from adafv.families.stages import Stages
 from adafv.families.tower import check_cls_tower

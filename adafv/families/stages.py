@@ -15,8 +15,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import CheckpointError
-from adafv.families.base import ImageEncoding, ImagePlan, Pixels
+from adafv.families.base import ImagePlan
 from adafv.families.geometry import Frame
 from adafv.families.hooks import execution_device, recording
 from adafv.families.tower import feature_layers

@@ -20,7 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adafv.costs import flops
+from adafv import flops
 from adafv.evidence import Evidence
 from adafv.pruners import Pruner, Work
 from adafv.pruners.greedy import TINY, Taken, columns_of, cosine_matrices, rows_of, select_greedily

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adafv.costs import flops
+from adafv import flops
 from adafv.evidence import Evidence
 from adafv.pruners import Pruner
 from adafv.pruners.greedy import Taken, cosine_matrices, rows_of, select_greedily

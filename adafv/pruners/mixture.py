@@ -1,10 +1,25 @@
 """The self-adaptive mixture of AdaFV (arXiv 2501.09532): each image and question splits the budget its own way.
 
-Saliency and similarity each rank the candidates. The best quarter of the budget is kept of either ranking. The
-rest is split so that (saliency gained) * (similarity gained), the geometric mean of both, is largest.
+For one image, with saliency s, similarity t and a budget of K tokens:
 
-Where the authors' released code feeds a token that is in both lists twice, here it counts once, and the places this
-frees are filled by the same rule from what is left, until exactly K distinct tokens are kept.
+    floor = int(0.25 * K)
+    by_s, by_t = rank(candidates, s), rank(candidates, t)            # best first, of equals the lower index
+    kept_s, kept_t = by_s[:floor], by_t[:floor]                      # either ranking is sure of its best quarter
+    k1, k2 = split(by_s[floor:], by_t[floor:], K - 2 * floor)
+    kept_s, kept_t = kept_s + by_s[floor:][:k1], kept_t + by_t[floor:][:k2]
+
+    while (left := K - len(set(kept_s + kept_t))) > 0:               # a token in both lists counts once
+        by_s, by_t = (those that are not kept, in the same order)
+        k1, k2 = split(by_s, by_t, left)
+        kept_s, kept_t = kept_s + by_s[:k1], kept_t + by_t[:k2]
+
+    def split(by_s, by_t, places):                                   # the geometric mean of what is gained is largest
+        gain = lambda k1: sum(s[by_s[:k1]]) * sum(t[by_t[:places - k1]])
+        k1 = max(range(places + 1), key=gain)                        # of equals the smallest
+        return k1, places - k1
+
+With several crops, `by_s` has at most ceil(K / crops) of one crop before it has more of it, so that every crop is
+heard. The authors' released code feeds a token that is in both lists twice, and fewer than K distinct ones.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from adafv.encoding import ImageEncoding
 from adafv.evidence import Evidence
-from adafv.families.base import ImageEncoding
 from adafv.signals.similarity import cosines, text_to_image
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adafv.families.base import ImageEncoding, Pixels
+from adafv.encoding import ImageEncoding, Pixels
 from adafv.pipeline import Pipeline
 from adafv.request import EncodingCost
 from adafv.settings import RunSettings

@@ -11,8 +11,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from adafv.encoding import Pixels
 from adafv.errors import AdaFVError, ImageError, InputError
-from adafv.families.base import Pixels
 from adafv.images import content_key, open_image
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from adafv.encoding import ImageEncoding
 from adafv.errors import AdaFVError, InputError, OutOfMemoryError
-from adafv.families.base import ImageEncoding
 from adafv.pipeline import Pipeline
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question
