@@ -12,7 +12,7 @@ from adafv.encoding import ImageEncoding
 from adafv.errors import AdaFVError, InputError
 from adafv.explanation import Explanation, explain
 from adafv.families.tower import layers_that_run
-from adafv.images import open_image
+from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import Checkpoint, load_checkpoint
 from adafv.pipeline import Outcome, Pipeline
 from adafv.prompt import Prompt, Prompter
@@ -99,9 +99,7 @@ class Model:
     def answer(
         self, image: Any, questions: Sequence[str], run: RunSettings | None = None, **settings: Any
     ) -> Iterator[Answer]:
-        """Answer several questions about one image, encoded once, one question after the other.
-
-        Their ids are their numbers, from 0.
+        """Answer several questions about one image, encoded once, one after the other; their ids count from 0.
 
         Raises:
             ImageError, InputError, DeviceError: what cannot be used, with the fix; before the first answer.
@@ -112,8 +110,9 @@ class Model:
         encoding, cost = self._encode(image)
         if run.compare:
             encoding, cost = self._encode(image)  # measured warm, as the language model's runs will be
+        key = content_key(image)
         for question, prompt in zip(asked, prompts, strict=True):
-            request = Request(question, prompt, encoding, cost if question is asked[0] else None)
+            request = Request(question, prompt, encoding, cost if question is asked[0] else None, key)
             yield self._compared(request, run) if run.compare else self.run([request], run)[0]
 
     def explain(self, image: Any, question: str, run: RunSettings | None = None, **settings: Any) -> Explanation:
@@ -123,7 +122,7 @@ class Model:
             raise InputError("compare: an explanation is of one answer", "compare with `ask`")
         picture = open_image(image)
         asked, (encoding, cost) = Question(0, image, question), self._encode(picture)
-        request = Request(asked, self.render(asked, run), encoding, cost)
+        request = Request(asked, self.render(asked, run), encoding, cost, content_key(image))
         ((answer, outcome),) = self._outcomes([request], run)
         return explain(self.pipeline, self._checkpoint.processor, picture, request, outcome.kept, answer)
 
@@ -239,6 +238,7 @@ class Model:
             text=None,
             model_id=self.model_id,
             metadata=question.metadata,
+            image=question.about(None),
             pruner=run.pruner,
             keep=run.budget.text,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,12 +21,35 @@ class Question:
         image: a path, encoded image bytes, or a `PIL.Image.Image`.
         text: the question itself.
         metadata: whatever else its owner wants back with the answer.
+        image_name: what the answer calls the image; a path's own text where there is none.
     """
 
     question_id: QuestionId
     image: Any
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    image_name: str | None = None
+
+    def about(self, key: str | None) -> ImageRef:
+        """Name the image for an answer.
+
+        Args:
+            key: of its content, `None` where it could not be read.
+        """
+        path = os.fsdecode(self.image) if isinstance(self.image, str | os.PathLike) else None
+        return ImageRef(path if self.image_name is None else self.image_name, key)
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """Which image an answer is about.
+
+    `name` is what the question called it, `None` for bytes and images without one. `key` is the SHA-256 of the
+    encoded file (of the pixels, for a `PIL.Image.Image`), `None` where it could not be read.
+    """
+
+    name: str | None
+    key: str | None
 
 
 @dataclass(frozen=True)
@@ -163,6 +187,7 @@ class Answer:
     text: str | None
     model_id: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    image: ImageRef | None = None
     finish_reason: str | None = None
     pruner: str | None = None
     keep: str | None = None
@@ -193,6 +218,7 @@ class Answer:
             "answer_id": self.answer_id,
             "model_id": self.model_id,
             "metadata": dict(self.metadata),
+            "image": _plain(self.image),
             "finish_reason": self.finish_reason,
             "pruner": self.pruner,
             "keep": self.keep,

@@ -38,6 +38,7 @@ def reported(
     return replace(
         answer,
         text=text,
+        image=request.question.about(request.image_key),
         finish_reason="stop" if outcome.decoded.stopped else "length",
         tokens=tokens,
         latency_s=latency,

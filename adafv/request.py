@@ -28,12 +28,14 @@ class Request:
         prompt: rendered and tokenized.
         image: encoded; several requests may share it.
         cost: what encoding the image took, for the request that it is charged to; `None` for the others about it.
+        image_key: the image's content key.
     """
 
     question: Question
     prompt: Prompt
     image: ImageEncoding
     cost: EncodingCost | None = None
+    image_key: str | None = None
 
     def seed(self, seed: int) -> int:
         """Seed whatever is drawn for this request: by the question's own id, not by its place in a batch.

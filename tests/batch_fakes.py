@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from adafv.errors import AdaFVError
+from adafv.errors import AdaFVError, ImageError
+from adafv.images import content_key
 from adafv.records import Answer, Failure, Question, TokenCounts
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.streaming.runs import Asked
@@ -107,10 +108,10 @@ class FakeAnswers:
         answer = replace(
             ANSWER, question_id=item.question_id, metadata=dict(item.metadata), prompt=item.text,
             text=self._model.says(item, run), model_id=self._model.model_id,
-            pruner=run.pruner, keep=run.budget.text,
+            image=item.about(_content(item.image)), pruner=run.pruner, keep=run.budget.text,
             tokens=replace(TOKENS, kept=run.budget.tokens(TOKENS.visual)),
         )  # fmt: skip
-        if isinstance(item.image, str) and not Path(item.image).exists():
+        if answer.image is None or answer.image.key is None:
             error = Failure("ImageError", f"{item.image} does not exist", "check the path")
             return replace(answer, text=None, error=error, tokens=None, latency_s=None, flops=None, memory_bytes=None)
         return answer
@@ -143,6 +144,13 @@ class FakeBatchModel:
     ) -> FakeAnswers:
         self.runs += [(run, batch) for run in runs]
         return FakeAnswers(self, items, batch, stop)
+
+
+def _content(source: str | bytes) -> str | None:
+    try:
+        return content_key(source)
+    except ImageError:
+        return None
 
 
 def loader(model: FakeBatchModel) -> Any:

@@ -33,7 +33,7 @@ def test_keys_come_in_the_documented_order(tmp_path: Path, model: FakeBatchModel
     (found,) = answers(adafv("batch", questions(tmp_path, asking(1) | {"category": "x"})).stdout)
     assert list(found)[:6] == ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
     assert list(found)[6:] == [
-        "finish_reason", "pruner", "keep", "tokens", "latency_s", "flops", "memory_bytes", "error"
+        "image", "finish_reason", "pruner", "keep", "tokens", "latency_s", "flops", "memory_bytes", "error"
     ]  # fmt: skip
     assert found["metadata"] == {"category": "x"}
 

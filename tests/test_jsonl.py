@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from adafv.records import Answer
 from adafv_cli.work import jsonl
-from adafv_cli.work.jsonl import Line, encoded, id_key, parse, raw_lines
+from adafv_cli.work.jsonl import parse, raw_lines
+from adafv_cli.work.lines import Line, encoded, id_key
 
 FOLDER = Path("pictures")
 

@@ -123,7 +123,8 @@ class Scheduler:
                 continue
 
             def give_up(one: _Encoded, error: AdaFVError, run: RunSettings = run) -> None:
-                one.fill(run, self._model.failed(one.question, run, error))
+                failed = self._model.failed(one.question, run, error)
+                one.fill(run, replace(failed, image=one.question.about(one.key)))
 
             attempt = self._attempt(run)
             roomy = self._in_parts(asked, attempt, give_up) and self._model.pipeline.has_room() and roomy
@@ -159,7 +160,7 @@ class Scheduler:
                 {slot: self._cache.charge(one.key, one.ticket.runs[slot]) for slot in one.slots[run]} for one in part
             ]
             requests = [
-                Request(one.question, one.prompt, one.encoding, next(iter(charge.values())))
+                Request(one.question, one.prompt, one.encoding, next(iter(charge.values())), one.key)
                 for one, charge in zip(part, charges, strict=True)
             ]
             try:

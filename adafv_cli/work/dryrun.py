@@ -16,7 +16,7 @@ from adafv_cli.console import Streams
 from adafv_cli.exits import Exit
 from adafv_cli.rendering import summary, units
 from adafv_cli.rendering.tally import Tally
-from adafv_cli.work.jsonl import Line
+from adafv_cli.work.lines import Line
 from adafv_cli.work.probe import PROBED, Probe
 from adafv_cli.work.questions import Questions, no_question
 

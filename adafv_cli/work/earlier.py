@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 from adafv.errors import InputError
 from adafv.records import QuestionId
 from adafv.settings import RunSettings
-from adafv_cli.work.jsonl import id_key, key_of
+from adafv_cli.work.lines import id_key, key_of
 
 _OURS = {"question_id", "text", "model_id"}
 _MEASURED = {"prompt", "pruner", "keep", "tokens", "latency_s", "flops", "memory_bytes", "error"}
@@ -27,6 +27,20 @@ class Setting(NamedTuple):
     def of(cls, run: RunSettings) -> Setting:
         """Name the settings of a run."""
         return cls(run.pruner, run.budget.text)
+
+
+class Subject(NamedTuple):
+    """What an answer is about, in three keys of 64 bits: its question, and its image by name and by content."""
+
+    text: int
+    name: int
+    content: int
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Subject:
+        """Make the keys of an answer as it was read."""
+        image = answer["image"]
+        return cls(key_of(str(answer.get("prompt"))), key_of(str(image["name"])), key_of(image["key"]))
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class Found:
     """What a file of answers holds.
 
     Args:
-        done: of answered lines, key of the id to key of the question.
+        done: of answered lines, key of the id to what the answer is about.
         failed: lines with an error.
         repeated: answers beyond the first to one id.
         good_bytes: the length without a torn last line.
@@ -66,7 +80,7 @@ class Found:
         places: of a sweep's answered lines, key of the id to where in the file.
     """
 
-    done: dict[int, int] = field(default_factory=dict)
+    done: dict[int, Subject] = field(default_factory=dict)
     failed: int = 0
     repeated: int = 0
     good_bytes: int = 0
@@ -80,7 +94,8 @@ def read(path: Path, keys: Keys) -> Found:
     """Look through a file of answers once; of each line, only a few keys of 64 bits are kept.
 
     Raises:
-        InputError: a whole line that is no answer, ids that were used more than once, or answers of a sweep.
+        InputError: a whole line that is no answer, or does not say of which image, ids that were used more than once,
+            or answers of a sweep.
     """
     found = Found()
     with path.open("rb") as stream:
@@ -118,7 +133,15 @@ def _answer(raw: bytes, number: int, path: Path, keys: Keys) -> dict[str, Any]:
         command = "sweep" if keys.settings else "batch"
         what = f"-o: line {number} of {path} is no answer of `adafv {command}`, so the file is left as it is"
         raise InputError(what, "give the -o of the run that is to go on, or delete that line")
+    if found.get("error") is None and not _says_of_which_image(found):
+        what = f"-o: line {number} of {path} does not say which image it is about, so that it could be of another one"
+        raise InputError(what, "it is of an older version: write to another file, or replace this one with --force")
     return found
+
+
+def _says_of_which_image(answer: Mapping[str, Any]) -> bool:
+    image = answer.get("image")
+    return isinstance(image, dict) and "name" in image and isinstance(image.get("key"), str)
 
 
 def _note(answer: dict[str, Any], found: Found, path: Path, keys: Keys) -> None:
@@ -131,20 +154,23 @@ def _note(answer: dict[str, Any], found: Found, path: Path, keys: Keys) -> None:
     if answer.get("error") is not None:
         found.failed += 1
         return
-    key, asked = keys.of(answer), key_of(str(answer.get("prompt")))
+    key, subject = keys.of(answer), Subject.of(answer)
     if found.first is not None and not keys.settings and _setting(answer) != _setting(found.first):
         what = f"-o: {path.name} has answers under several settings"
         raise InputError(what, "go on as it was begun: with `adafv sweep`")
     if key not in found.done:
-        found.done[key] = asked
+        found.done[key] = subject
         found.first = found.first or answer
         if keys.settings:
             found.places[key] = found.good_bytes
         return
     found.repeated += 1
-    if found.done[key] != asked:
+    if found.done[key].text != subject.text:
         what = f"-o: {path.name} has answers to different questions with question_id {found.last}"
         raise InputError(what, "go on as it was begun: with --repeated-ids")
+    if found.done[key].content != subject.content:
+        what = f"-o: {path.name} has answers about different images with question_id {found.last}"
+        raise InputError(what, "write to another file, or replace this one with --force")
 
 
 def _setting(answer: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -1,21 +1,18 @@
-"""JSONL: lines of bytes in, questions out; answers in, lines out."""
+"""JSONL: lines of bytes in, questions out; whatever is wrong with a line stays with it."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import posixpath
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from adafv.errors import AdaFVError, ImageError, InputError
-from adafv.records import Answer, Failure, Question, QuestionId
-from adafv.settings import RunSettings
+from adafv.errors import ImageError, InputError
+from adafv_cli.work.lines import Line
 
 MAX_LINE_BYTES = 64 * 2**20
 IDS = ("question_id", "id", "custom_id")  # of several, the first counts and the others are metadata
@@ -23,58 +20,6 @@ TEXTS = ("text", "question", "prompt")
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 2**20
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the input.
-
-    Args:
-        number: in the file, from 1, blank lines counted.
-        question_id: its own; the line's number where it has none.
-        text: the question, as far as it could be read.
-        image: the image as it is written in the line.
-        source: what to open: a path, or the bytes of a data URI.
-        metadata: what else the line holds.
-        failure: why it is no question.
-        has_id: whether the id is its own, or is missing from a line that could be read.
-    """
-
-    number: int
-    question_id: QuestionId
-    text: str = ""
-    image: str = ""
-    source: str | bytes = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    failure: Failure | None = None
-    has_id: bool = False
-
-    @property
-    def question(self) -> Question:
-        """What the library takes."""
-        return Question(self.question_id, self.source, self.text, self.metadata)
-
-    @property
-    def image_key(self) -> int:
-        """64 bits, equal for lines about one image as it is written; by number where there is none."""
-        return key_of(posixpath.normpath(self.image) if self.image else str(self.number))
-
-    def failed(self, error: AdaFVError) -> Line:
-        """The same line with the reason why it cannot be answered."""
-        return replace(self, failure=Failure(type(error).__name__, error.what, error.fix))
-
-    def refused(self, model_id: str, run: RunSettings) -> Answer:
-        """The answer of a line that is no question."""
-        return Answer(
-            question_id=self.question_id,
-            prompt=self.text,
-            text=None,
-            model_id=model_id,
-            metadata=self.metadata,
-            pruner=run.pruner,
-            keep=run.budget.text,
-            error=self.failure,
-        )
 
 
 def raw_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -224,32 +169,3 @@ def _short(value: Any) -> str:
     """A value as messages show it."""
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def key_of(text: str) -> int:
-    """64 bits that are equal for equal texts, in every process."""
-    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
-
-
-def id_key(question_id: QuestionId, *more: str) -> int:
-    """64 bits that are equal for equal ids: 1 and 1.0 are one number, 1, "1" and true are three ids.
-
-    Args:
-        question_id: any JSON scalar.
-        more: what else tells answers apart.
-    """
-    if isinstance(question_id, float) and question_id.is_integer():
-        question_id = int(question_id)
-    return key_of(json.dumps([question_id, *more]))
-
-
-def encoded(answer: Answer, *, ascii_only: bool = False) -> str:
-    """One line without its end: UTF-8 where that is possible, ASCII escapes where it is not."""
-    found = answer.to_json()
-    line = json.dumps(found, ensure_ascii=ascii_only, allow_nan=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:  # half a surrogate pair in an id or in metadata
-        line = json.dumps(found, allow_nan=False)
-    return line

@@ -21,7 +21,7 @@ from adafv.records import Answer
 from adafv_cli.exits import UsageError
 from adafv_cli.files import descriptor, status, takes_data, write_json, written_into
 from adafv_cli.work.earlier import Found, Keys, copy_good, read
-from adafv_cli.work.jsonl import encoded
+from adafv_cli.work.lines import encoded
 from adafv_cli.work.recorded import changes, check_settings, compacting_path, settings_in, settings_path
 
 try:

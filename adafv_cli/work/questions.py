@@ -9,13 +9,18 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from adafv.errors import InputError
+from adafv.errors import ImageError, InputError
 from adafv_cli.exits import UsageError
-from adafv_cli.work.earlier import Keys, Setting
-from adafv_cli.work.jsonl import Line, id_key, key_of
+from adafv_cli.work.earlier import Keys, Setting, Subject
+from adafv_cli.work.lines import Line, id_key, key_of
 from adafv_cli.work.source import Source
 
 _OWN_ID = "give each line an id of its own, or none"
+_REMEMBERED = 4_096  # images whose content is not read again
+_STAY = (
+    "lines must keep their ids (a line without one has its number) and their images: "
+    "write to another file with -o, or use --force"
+)
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,14 @@ class Shard:
 class Census:
     """What a file holds, found before a model is loaded.
 
-    `lines`, `todo` and their `answers` to come are of this shard, `questions` of the whole file; `missing` counts
-    questions whose image is not there, and `first_missing` is one of them.
+    `lines`, `todo` and their `answers` to come are of this shard, `questions` and `known` of the whole file: the latter
+    counts the answers that are there already. `missing` counts questions whose image is not there, and
+    `first_missing` is one of them.
     """
 
     lines: int = 0
     questions: int = 0
+    known: int = 0
     todo: int = 0
     answers: int = 0
     missing: int = 0
@@ -68,26 +75,29 @@ class Questions:
     Args:
         source: where they come from.
         shard: which of them are ours.
-        done: of answers that there are already: their key to that of the question.
+        done: of answers that there are already: their key to what they are about.
         keys: by what answers are told apart.
         settings: what each line is answered under.
     """
 
     source: Source
     shard: Shard = field(default_factory=Shard)
-    done: Mapping[int, int] = field(default_factory=dict)
+    done: Mapping[int, Subject] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
     settings: Sequence[Setting] = (Setting("", ""),)
     lines: int = 0
     skipped: int = 0
     _seen: set[int] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self._content_of_file = lru_cache(_REMEMBERED)(_content_key)
+
     def census(self) -> Census:
         """Look through a file once; of each line, only a key of 64 bits is kept.
 
         Raises:
             InputError: no question in it, or an id that two lines have.
-            UsageError: a question that was answered differs from the one that has its id now.
+            UsageError: an answer that is there is about another question or image than the line that has its id now.
         """
         found = Census()
         for line in self.source.lines():
@@ -100,6 +110,7 @@ class Questions:
                 found.questions += 1
             elif found.first_failed is None:
                 found.first_failed = line
+            found.known += len(self._done(line)) if line.has_id else 0
             if self.shard.holds(line):
                 self._count(line, found)
         if not found.questions:
@@ -108,9 +119,10 @@ class Questions:
 
     def _count(self, line: Line, found: Census) -> None:
         found.lines += 1
-        if self._other_question(line):
-            what = f"the answer to question_id {line.question_id!r} is to another question than line {line.number}'s"
-            raise UsageError(what, "ids must stay what they were: write to another file with -o, or use --force")
+        other = self._other_subject(line)
+        if other is not None:
+            what = f"the answer to question_id {line.question_id!r} is {other} than line {line.number}'s"
+            raise UsageError(what, _STAY)
         left = self.left(line)
         if not left:
             return
@@ -144,18 +156,29 @@ class Questions:
     def _identified(self, line: Line) -> Line:
         """Make sure that no two lines of the output have one id."""
         if not line.has_id:
-            taken = id_key(line.question_id) in self._seen or self._done(line)
-            return _renamed(line) if taken else line
+            # A pipe may still bring a line that has this number as its id.
+            taken = self.source.file is None or self._id(line) in self._seen or self._done(line)
+            return self._renamed(line) if taken else line
         if self.source.file is not None:  # the census has seen to it
             return line
         key = self._id(line)
         if key in self._seen:
-            return _renamed(line.failed(InputError(f"another line has question_id {line.question_id!r}", _OWN_ID)))
+            what = f"another line has question_id {line.question_id!r}"
+            return self._renamed(line.failed(InputError(what, _OWN_ID)))
         self._seen.add(key)
-        if self._other_question(line):
-            what = f"the answer to question_id {line.question_id!r} is to another question than this line's"
-            return _renamed(line.failed(InputError(what, _OWN_ID)))
+        other = self._other_subject(line)
+        if other is not None:
+            what = f"the answer to question_id {line.question_id!r} is {other} than this line's"
+            return self._renamed(line.failed(InputError(what, _STAY)))
         return line
+
+    def _renamed(self, line: Line) -> Line:
+        """Put a line under an id that no other line has."""
+        renamed = replace(line, question_id=f"line {line.number}", has_id=False)
+        while self._id(renamed) in self._seen:
+            renamed = replace(renamed, question_id=f"{renamed.question_id}*")
+        self._seen.add(self._id(renamed))
+        return renamed
 
     def _id(self, line: Line) -> int:
         return id_key(line.question_id, *((line.text,) if self.keys.repeated_ids else ()))
@@ -164,9 +187,22 @@ class Questions:
         """The keys of the line's answers that there are already."""
         return [key for setting in self.settings if (key := self.key(line, setting)) in self.done]
 
-    def _other_question(self, line: Line) -> bool:
-        done = self._done(line) if line.has_id and line.failure is None else []
-        return any(self.done[key] != key_of(line.text) for key in done)
+    def _other_subject(self, line: Line) -> str | None:
+        """What the answers that a line has already are about, if not about this line: `about another image`, say.
+
+        The image's bytes are read but not decoded; one that is not there any more is compared by its name.
+        """
+        done = [self.done[key] for key in self._done(line)] if line.has_id else []
+        if any(subject.text != key_of(line.text) for subject in done):
+            return "to another question"
+        content = None
+        if done and line.failure is None:  # data URIs are not remembered: they are long, and seldom there twice
+            content = (self._content_of_file if isinstance(line.source, str) else _content_key)(line.source)
+        for subject in done:
+            same_name = subject.name == key_of(line.image_name)
+            if (content is None and not same_name) or content not in (None, subject.content):
+                return "about an earlier content of the image" if same_name else "about another image"
+        return None
 
     def _twice(self, second: Line) -> InputError:
         key = self._id(second)
@@ -187,14 +223,19 @@ def no_question(name: str, failed: Line | None) -> InputError:
     return InputError(what, failed.failure.fix)
 
 
-def _renamed(line: Line) -> Line:
-    """Under an id that no other line has."""
-    return replace(line, question_id=f"line {line.number}", has_id=False)
-
-
 @lru_cache(maxsize=4096)
 def _is_missing(path: str) -> bool:
     try:
         return not Path(path).exists()
     except (OSError, ValueError):
         return True
+
+
+def _content_key(source: str | bytes) -> int | None:
+    """Make the key of an image's bytes; `None` where they cannot be read."""
+    from adafv.images import content_key
+
+    try:
+        return key_of(content_key(source))
+    except ImageError:
+        return None

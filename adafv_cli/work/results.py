@@ -12,7 +12,7 @@ from adafv_cli.console import Streams
 from adafv_cli.rendering import summary
 from adafv_cli.rendering.tally import Tally
 from adafv_cli.work.earlier import Setting
-from adafv_cli.work.jsonl import Line, encoded
+from adafv_cli.work.lines import Line, encoded
 from adafv_cli.work.outlog import Log
 
 

@@ -28,7 +28,7 @@ from adafv_cli.rendering import report, summary
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.rendering.tally import Tally
 from adafv_cli.work.earlier import Setting
-from adafv_cli.work.jsonl import Line
+from adafv_cli.work.lines import Line
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Census, Questions, no_question
 from adafv_cli.work.results import Results
@@ -85,6 +85,7 @@ class Run:
             ReaderGone: nobody reads stdout any more.
         """
         self.interrupts = Interrupts(self.streams)
+        self._note_leftovers()
         lines = self._lines()
         first = next(lines, None)
         self.tally = Tally()
@@ -117,6 +118,16 @@ class Run:
         self.streams.say(f"nothing to do: {here}")
         self._conclude("finished")
         return Exit.OK
+
+    def _note_leftovers(self) -> None:
+        """Say that the output has answers of other questions; a sweep's curve is of the input's alone."""
+        if self.census is None or self.log is None or len(self.runs) > 1:
+            return
+        left = len(self.questions.done) - self.census.known
+        if left:
+            answers = f"{left} answers in {self.log.path.name} are to questions"
+            one = f"an answer in {self.log.path.name} is to a question"
+            self.streams.note(f"{answers if left > 1 else one} that the input does not have")
 
     def _note_missing(self) -> None:
         if self.census is not None and self.census.first_missing is not None:

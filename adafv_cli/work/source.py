@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, cast
 from adafv.errors import InputError
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.work.jsonl import Line, parse, raw_lines
+from adafv_cli.work.jsonl import parse, raw_lines
+from adafv_cli.work.lines import Line
 
 LIMIT_BYTES = 256 * 2**20  # of images inside of lines
 _POLL_S = 0.1  # how soon a thread that waits for input or for room notices that the run was stopped

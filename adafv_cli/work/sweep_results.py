@@ -19,7 +19,7 @@ from adafv_cli.rendering import units
 from adafv_cli.rendering.sweep_table import made, show
 from adafv_cli.rendering.tally import Failed, Tally
 from adafv_cli.work.earlier import Setting
-from adafv_cli.work.jsonl import Line
+from adafv_cli.work.lines import Line
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Questions
 
