@@ -109,13 +109,13 @@ class Explanation:
         return any(token.by_saliency is not None for token in self.tokens)
 
     def to_json(self) -> dict[str, Any]:
-        """The answer's JSON object with more keys: `image`, `crops`, `grids`, `words`, `visual_tokens`.
+        """The answer's JSON object with more keys: the size in `image`; `crops`, `grids`, `words`, `visual_tokens`.
 
         The values of `visual_tokens` are arrays with one entry for each token.
         """
-        tokens = self.tokens
-        return self.answer.to_json() | {
-            "image": {"width": self.image.width, "height": self.image.height},
+        tokens, answer = self.tokens, self.answer.to_json()
+        return answer | {
+            "image": (answer["image"] or {}) | {"width": self.image.width, "height": self.image.height},
             "crops": [{"box": _rounded(crop.frame.seen)} for crop in self.crops],
             "grids": [list(grid) for grid in self.grids],
             "words": [
