@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from adafv.errors import BudgetError
+from adafv.errors import BudgetError, shown
 
 _FIX = "give a number of visual tokens (128), a share of the image's own (25%), or all"
 _COUNT = re.compile(r"[0-9]{1,18}")
@@ -48,7 +48,7 @@ class Budget:
             return cls(str(count), count=count)
         match = _SHARE.fullmatch(text)
         if match is None:
-            raise BudgetError(f"keep: {str(keep)!r} is no budget", _FIX)
+            raise BudgetError(f"keep: {shown(str(keep))} is no budget", _FIX)
         share = Fraction(match[1]) / 100
         if not 0 < share <= 1:
             raise BudgetError(f"keep: {keep} is not between 0% and 100%", _FIX)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from adafv import pruners
 from adafv.budget import Budget
-from adafv.errors import InputError
+from adafv.errors import InputError, shown
 
 DEMO = "demo"
 POSITIONS = ("compact", "original")
@@ -21,7 +21,15 @@ DeviceMap = str | Mapping[str, int | str]
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InputError(f"{name}: {value!r} is not one of {', '.join(choices)}", f"choose from {', '.join(choices)}")
+        known = ", ".join(choices)
+        raise InputError(f"{name}: {shown(value)} is not one of {known}", f"choose from {known}")
+
+
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name}: half a surrogate pair in {shown(value)}", "give it as UTF-8") from None
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class RunSettings:
         object.__setattr__(self, "keep", self.budget.text)  # 64 and "64", 25% and 25.0% are one setting
         pruners.check(self.pruner)
         _check_choice("positions", self.positions, POSITIONS)
+        _check_text("system", self.system or "")
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens: {self.max_new_tokens} generates nothing", "use 1 or more")
         if not 0 <= self.temperature < float("inf"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adafv.errors import AdaFVError
+from adafv.errors import AdaFVError, shown
 from adafv.records import Answer
 from adafv.settings import RunSettings
 from adafv_cli.console import VERBOSE, Streams
@@ -86,7 +86,7 @@ def _print(answer: Answer, streams: Streams, *, as_json: bool, alone: bool) -> N
     elif not alone:
         streams.data(" ".join((answer.text or "").split("\n")))
     if answer.error is not None:
-        streams.error(AdaFVError(f"{answer.prompt!r}: {answer.error.message}", answer.error.fix))
+        streams.error(AdaFVError(f"{shown(answer.prompt)}: {answer.error.message}", answer.error.fix))
 
 
 def _report(answers: list[Answer], streams: Streams) -> None:

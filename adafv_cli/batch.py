@@ -15,6 +15,7 @@ from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering import units
+from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.work.dryrun import DryRun
 from adafv_cli.work.earlier import Found, Keys, Setting, read
@@ -125,7 +126,7 @@ def _dry_run(
         dry.probe = probe(streams, load, run, batch, dry.first, dry.estimate.flops)
         if dry.probe is not None:
             took = f"{dry.probe.questions} questions took {units.duration(dry.probe.seconds)}"
-            streams.say(f"{'time'.ljust(15)}about {units.duration(dry.probe.guess_s)}: {took}")
+            streams.say(row("time", f"about {units.duration(dry.probe.guess_s)}: {took}"))
     streams.record(dry.to_json())
     return code
 

@@ -13,11 +13,13 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
-from adafv.errors import AdaFVError
+from adafv.errors import AdaFVError, cut
+from adafv_cli.terminal import TerminalConsole, is_plain, one_line, visible
 
+LONGEST = 1_000  # letters of a message
 QUIET, NORMAL, VERBOSE, DEBUG = -1, 0, 1, 2
 
 # Read by the libraries when they are imported, so to be set before. A user's own setting wins.
@@ -30,7 +32,7 @@ class ReaderGone(Exception):
     """Nobody reads our output any more."""
 
 
-class _StderrConsole(Console):
+class _StderrConsole(TerminalConsole):
     """A console that leaves the way a broken pipe ends to `app.run`."""
 
     def on_broken_pipe(self) -> None:
@@ -48,13 +50,9 @@ class Streams:
 
     def __init__(self, stdin: TextIO, stdout: TextIO, stderr: TextIO, verbosity: int = NORMAL) -> None:
         self.stdin, self.stdout, self.stderr, self.verbosity = stdin, stdout, stderr, verbosity
-        terminal, plain = stderr.isatty(), _is_plain(stderr)
-        # With no colour system rich writes no escape at all; under NO_COLOR alone it would still write bold.
-        self.console = _StderrConsole(
-            file=stderr, color_system=None if plain else "auto", highlight=False, markup=False, emoji=False
-        )
-        self.coloured = not plain
-        self.animated = terminal and self.coloured
+        self.console = _StderrConsole(stderr)
+        self.coloured = not is_plain(stderr)
+        self.animated = stderr.isatty() and self.coloured
 
     @classmethod
     def of_process(cls) -> Streams:
@@ -81,29 +79,29 @@ class Streams:
         """Columns of the terminal."""
         return self.console.width
 
-    def picture(self, *parts: RenderableType) -> None:
-        """Write tables and texts for a person to stdout, which is a terminal.
+    def picture(self, *parts: RenderableType, wrap: bool = True) -> None:
+        """Write tables and texts for a person to stdout; without `wrap`, long lines stay long.
 
         Raises:
             ReaderGone: it is closed.
             AdaFVError: it cannot be written.
         """
-        plain = _is_plain(self.stdout)
-        console = Console(
-            file=self.stdout, color_system=None if plain else "auto", highlight=False, markup=False, emoji=False
-        )
+        console = TerminalConsole(self.stdout)
         with console.capture() as captured:
-            console.print(*parts, sep="\n")
+            console.print(*parts, sep="\n", soft_wrap=not wrap)
         for line in captured.get().rstrip("\n").split("\n"):
-            self.data(line.rstrip())
+            self._write(line.rstrip())
 
     def data(self, line: str) -> None:
-        """Write one line of data to stdout at once.
+        """Write one line of data to stdout at once: as it is into a pipe, made `visible` at a terminal.
 
         Raises:
             ReaderGone: the other end of the pipe is closed.
             AdaFVError: the line cannot be written (a full disk).
         """
+        self._write(visible(line) if self.stdout.isatty() else line)
+
+    def _write(self, line: str) -> None:
         encoding = self.stdout.encoding or "utf-8"
         try:
             # An answer in Chinese on a Latin-1 stdout loses characters, not the run.
@@ -126,13 +124,13 @@ class Streams:
 
     def note(self, text: str) -> None:
         """One line that the user should know, unless quiet."""
-        self.say(Text.assemble(("note: ", "yellow"), text))
+        self.say(Text.assemble(("note: ", "yellow"), one_line(cut(text, LONGEST))))
 
     def error(self, error: AdaFVError) -> None:
         """Say what is wrong and, on a second line, how to put it right. Also when quiet."""
-        lines = Text.assemble(("adafv: ", "bold red"), error.what)
+        lines = Text.assemble(("adafv: ", "bold red"), one_line(cut(error.what, LONGEST)))
         if error.fix:
-            lines.append(f"\n  {error.fix}", "dim")
+            lines.append(f"\n  {one_line(cut(error.fix, LONGEST))}", "dim")
         self.console.print(lines, soft_wrap=True)
 
     def trace(self, error: BaseException) -> None:
@@ -167,7 +165,9 @@ class Streams:
         os.environ.update({name: wanted[name] for name in ours})
         with warnings.catch_warnings():
             if self.verbosity >= DEBUG:
-                logging.basicConfig(stream=self.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+                handler = logging.StreamHandler(self.stderr)
+                handler.setFormatter(_VisibleLogs("%(name)s: %(message)s"))
+                logging.basicConfig(handlers=[handler], level=logging.INFO)
             else:
                 logging.disable(logging.WARNING)
                 warnings.simplefilter("ignore")
@@ -179,11 +179,11 @@ class Streams:
                     os.environ.pop(name, None)
 
 
-def _is_plain(stream: TextIO) -> bool:
-    """Whether no escape may be written."""
-    environ = os.environ
-    wanted = stream.isatty() or environ.get("FORCE_COLOR")
-    return bool(environ.get("NO_COLOR") or environ.get("TERM") == "dumb" or not wanted)
+class _VisibleLogs(logging.Formatter):
+    """Formats log records for a terminal: they quote files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def silence(*streams: TextIO) -> None:

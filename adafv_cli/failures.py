@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from adafv.errors import AdaFVError
+from adafv.errors import AdaFVError, shown
 from adafv_cli.console import DEBUG, ReaderGone, Streams
 from adafv_cli.exits import Exit, UsageError, code_for, out_of_memory, was_interrupted
 
@@ -56,5 +56,5 @@ def _usage(error: typer.TyperException, args: Sequence[str]) -> UsageError:
             fix = f'a question that begins with "-" goes behind a --: {command} IMAGE -- "-5 or 5?"'
     cause = error.__cause__
     if cause is not None and hasattr(cause, "errors"):  # pydantic's text leaves the value out
-        what = f"{what} (not {cause.errors()[0]['input']!r})"
+        what = f"{what} (not {shown(cause.errors()[0]['input'])})"
     return UsageError(what[:1].lower() + what[1:], fix)

@@ -48,6 +48,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether there is a file or a folder, also for a text that can be no path."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def descriptor(path: Path) -> int | None:
     """Find the number of the open file of this process that a path such as `/dev/stdout` stands for."""
     for _ in range(_LINKS):

@@ -10,9 +10,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from adafv.budget import Budget
+from adafv.errors import shown
 from adafv.settings import LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
+from adafv_cli.files import is_there
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering import card
 
@@ -32,7 +34,7 @@ one question, of the lengths that it states, at several budgets.
 TEXT_TOKENS, GENERATED = 64, 16  # of the answer that the table is for; half of the text is behind the image
 BUDGETS = ("all", "50%", "25%", "128", "64")
 
-_SIZE = re.compile(r"([0-9]+)[xX]([0-9]+)")
+_SIZE = re.compile(r"([0-9]{1,18})[xX]([0-9]{1,18})")
 
 
 def _same(group: type[Any], flag: str) -> Any:
@@ -97,7 +99,7 @@ def info(
     if output.as_json:
         streams.record(found.to_json())
     else:
-        streams.data(card.rendered(card.text(found), streams.stdout))
+        streams.picture(card.text(found), wrap=False)
 
 
 def _image_size(given: str) -> tuple[int, int]:
@@ -110,10 +112,10 @@ def _image_size(given: str) -> tuple[int, int]:
     from adafv.images import MAX_PIXELS, image_size
 
     size = _SIZE.fullmatch(given)
-    if Path(given).exists():
+    if is_there(Path(given)):
         return image_size(given)
     if size is None:
-        what = f"--image: {given!r} is neither a size nor a file"
+        what = f"--image: {shown(given)} is neither a size nor a file"
         raise UsageError(what, "give WIDTHxHEIGHT in pixels (640x480), or the path of an image")
     width, height = int(size[1]), int(size[2])
     if not 1 <= width * height <= MAX_PIXELS:

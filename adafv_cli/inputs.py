@@ -6,7 +6,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from adafv.errors import InputError
+from adafv.errors import InputError, cut, shown
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 
@@ -38,23 +38,23 @@ def image_and_questions(
     for number, question in enumerate(asked, start=1):
         which = f"question {number}" if len(asked) > 1 else "the question"
         if not question.strip():
-            raise InputError(f"{which} is empty: {question!r}", f'{command} IMAGE "what is this?"')
+            raise InputError(f"{which} is empty: {shown(question)}", f'{command} IMAGE "what is this?"')
         try:
             question.encode()
         except UnicodeEncodeError:
-            what = f"{which} is not valid UTF-8: {question!r}"
+            what = f"{which} is not valid UTF-8: {shown(question)}"
             raise InputError(what, "check the terminal's encoding") from None
     return source, asked
 
 
 def _existing(image: str, command: str) -> str | bytes:
     if image.startswith(("http://", "https://")):
-        what = f"{image} is a web address, and images are read from files"
-        raise UsageError(what, f"curl -sL {image} | {command} - ...")
+        what = f"{cut(image)} is a web address, and images are read from files"
+        raise UsageError(what, f"curl -sL {cut(image)} | {command} - ...")
     try:
         mode = Path(image).stat().st_mode
     except OSError as error:
-        what = f"image {image!r}: {error.strerror}"
+        what = f"image {shown(image)}: {error.strerror}"
         raise UsageError(what, "check the path; - reads standard input") from None
     if stat.S_ISFIFO(mode):  # <(...) of a shell can be read only once, and it is checked before it is used
         return Path(image).read_bytes()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adafv.errors import cut
 from adafv.settings import DEMO, LoadSettings, RunSettings
 from adafv_cli.console import VERBOSE, Streams
+from adafv_cli.files import is_there
 from adafv_cli.rendering import report
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's s
 
 def load_model(settings: LoadSettings, streams: Streams) -> Model:
     """Load a model, saying so while it lasts."""
-    hub = settings.model != DEMO and not Path(settings.model).exists()
-    with streams.busy(f"loading {settings.model}" + (" (-v shows downloads)" if hub else "")):
+    hub = settings.model != DEMO and not is_there(Path(settings.model))
+    with streams.busy(f"loading {cut(settings.model)}" + (" (-v shows downloads)" if hub else "")):
         from adafv.engine import load
 
         return load(settings)

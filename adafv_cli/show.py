@@ -15,6 +15,7 @@ from adafv_cli.inputs import image_and_questions
 from adafv_cli.loading import load_for_image
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering import report
+from adafv_cli.rendering.rows import row
 
 if TYPE_CHECKING:
     from adafv.explanation import Explanation
@@ -118,4 +119,4 @@ def _draw(explanation: Explanation, path: Path, dpi: int, streams: Streams) -> N
         from adafv.figures.explanation import render
 
         write_figure("-o", path, lambda kind: render(explanation, kind, dpi))
-    streams.say(f"{'picture'.ljust(15)}{path}")
+    streams.say(row("picture", str(path)))

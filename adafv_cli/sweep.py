@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from adafv import __version__, pruners
-from adafv.errors import AdaFVError
+from adafv.errors import AdaFVError, shown
 from adafv.quality.metrics import METRICS
 from adafv.settings import RunSettings
 from adafv.streaming.runs import grid
@@ -93,7 +93,7 @@ class SweepFlags:
             UsageError: a value that cannot be used.
         """
         if self.metric not in METRICS:
-            raise UsageError(f"--metric: {self.metric!r} is unknown", f"choose from {', '.join(METRICS)}")
+            raise UsageError(f"--metric: {shown(self.metric)} is unknown", f"choose from {', '.join(METRICS)}")
         if not 0 <= self.tolerance <= 100:
             what = f"--tolerance: {self.tolerance} is not between 0 and 100"
             raise UsageError(what, "give points of percent: 1 lets accuracy fall from 80 to 79")
@@ -154,5 +154,5 @@ def _split(name: str, text: str) -> list[str]:
     """
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
-        raise UsageError(f"--{name}: {text!r} names none", "separate several with commas: a,b,c")
+        raise UsageError(f"--{name}: {shown(text)} names none", "separate several with commas: a,b,c")
     return found

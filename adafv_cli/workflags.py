@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adafv.errors import InputError
+from adafv.errors import InputError, shown
 from adafv.settings import BatchSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
@@ -61,7 +61,7 @@ class WorkFlags:
         try:
             return BatchSettings(batch_size="auto" if size == "auto" else int(size))
         except (ValueError, InputError):
-            what = f"--batch-size: {self.batch_size!r} is no batch"
+            what = f"--batch-size: {shown(self.batch_size)} is no batch"
             raise UsageError(what, "give 1 or more, or auto") from None
 
     def check_files(self, streams: Streams, source: Path | None, plot: Path | None = None) -> None:

@@ -63,6 +63,11 @@ def refused(code: int, parts: tuple[str, ...], *args: str, **how: object) -> str
         (("--keap", "3"), ("--keap", "did you mean --keep?")),
         (("-5 or 5?",), ("-5", 'behind a --: adafv ask IMAGE -- "-5 or 5?"')),
         (("-q", "-v"), ("-q and -v", "one of the two")),
+        (("--system", "a\udc80"), ("--system: half a surrogate pair", "UTF-8")),
+        (("--device-map", "m" * 300), ("--device-map: 'mmm", "is no device map")),
+        (("--max-memory", "m" * 300), ("--max-memory: 'mmm", "is no device")),
+        (("--max-memory", "0=" + "9" * 5000), ("--max-memory: '999", "is no size")),
+        (("--max-memory", "\u00b2=1GiB"), ("--max-memory: '\u00b2'", "is no device")),
         (("--keep",), ("--keep", "adafv ask --help")),
     ],
 )
@@ -89,6 +94,20 @@ def test_unknown_command(model: FakeModel) -> None:
 
 def test_missing_image_is_usage(model: FakeModel, tmp_path: Path) -> None:
     refused(2, ("gone.png", "No such file", "check the path"), "ask", str(tmp_path / "gone.png"), "q")
+
+
+def test_names_that_no_file_can_have(image: str, model: FakeModel) -> None:
+    long = "x" * 300
+    refused(2, ("image 'xxx", "File name too long"), "ask", long, "q")
+    for flag in ("-o", "--report"):
+        refused(2, (f"{flag}: xxx", "File name too long"), "batch", image, flag, long)
+    refused(2, ("-o: ", "File name too long"), "batch", image, "-o", "x" * 250)  # of its settings
+    refused(2, ("-o: xxx", "File name too long"), "show", image, "q", "-o", f"{long}.png")
+    refused(2, ("--plot: xxx", "File name too long"), "sweep", image, "--plot", f"{long}.png")
+    refused(2, ("--image: 'xxx", "neither a size nor a file"), "info", "--image", long)
+    refused(2, ("input 'xxx", "File name too long"), "batch", long)
+    refused(3, ("xxx",), "info", long)
+    assert not model.loaded
 
 
 def test_web_address_is_usage(model: FakeModel) -> None:

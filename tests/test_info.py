@@ -14,8 +14,7 @@ from PIL import Image
 from adafv.costs.parameters import count_parameters
 from adafv.loading.checkpoint import load_checkpoint, read_config
 from adafv.settings import LoadSettings
-from adafv_cli.rendering import card
-from tests.cli_fakes import FakeStream, Result, adafv
+from tests.cli_fakes import Result, adafv
 from tests.families import reduced
 from tests.published import CONFIGS
 from tests.test_cli_help import HEAVY, PLAIN
@@ -147,13 +146,16 @@ def test_text_says_what_json_says(folder: Path) -> None:
         assert part in text, part
 
 
-def test_bold_at_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = card.Text("bold", "bold")
+def test_bold_at_a_terminal_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert "\x1b[1m" in card.rendered(text, FakeStream(tty=True))
-    assert card.rendered(text, FakeStream()) == "bold"
+    assert "\x1b" not in adafv("info", str(folder)).stdout
+    assert "\x1b[1m" in adafv("info", str(folder), stdout_tty=True).stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[1m" in adafv("info", str(folder)).stdout
     monkeypatch.setenv("NO_COLOR", "1")
-    assert card.rendered(text, FakeStream(tty=True)) == "bold"
+    assert "\x1b" not in adafv("info", str(folder), stdout_tty=True).stdout
 
 
 def test_image_from_a_file(folder: Path, tmp_path: Path) -> None:

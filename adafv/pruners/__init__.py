@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from adafv.errors import InputError
+from adafv.errors import InputError, shown
 
 if TYPE_CHECKING:
     from adafv.evidence import Evidence, Selection
@@ -83,7 +83,7 @@ def check(name: str) -> None:
     if name not in BUILT_IN and name not in _others():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"pruner: {name!r} is unknown", f"{hint}choose from {', '.join(names())}")
+        raise InputError(f"pruner: {shown(name)} is unknown", f"{hint}choose from {', '.join(names())}")
 
 
 @cache

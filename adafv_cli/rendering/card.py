@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.text import Text
 
 from adafv.budget import Budget
 from adafv_cli.rendering import units
+from adafv_cli.rendering.rows import row
+from adafv_cli.terminal import one_line
 
 if TYPE_CHECKING:
     from adafv.costs.description import Description
     from adafv.costs.plan import AnswerPlan, PromptPlan
     from adafv.families.base import ImagePlan
 
-_LABEL = 16
 _COUNT: units.System = (1000, ("", "K", "M", "B"))  # of parameters, where the G is called B
 
 _PARTS = ("thumbnail", "mosaic")
@@ -52,22 +50,12 @@ class Card:
         return {"model": self.model, **asdict(self.description), "image": image, "costs": costs}
 
 
-def rendered(text: Text, stdout: TextIO) -> str:
-    """The text as it goes to stdout: bold and colour at a terminal, plain elsewhere."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stdout.isatty()
-    console = Console(
-        file=io.StringIO(), force_terminal=not plain, color_system=None if plain else "standard", highlight=False
-    )
-    with console.capture() as captured:
-        console.print(text, soft_wrap=True, end="")
-    return captured.get()
-
-
 def text(found: Card) -> Text:
     """Everything about a checkpoint: what it is, what becomes of the image, what an answer costs."""
     lines = Text()
     what = found.description
-    lines.append(found.model, "bold").append(f"  {found.family}, {what.dtype or 'no dtype stated'}\n")
+    lines.append(one_line(found.model), "bold")
+    lines.append(one_line(f"  {found.family}, {what.dtype or 'no dtype stated'}") + "\n")
     _language_model(lines, what)
     _vision_tower(lines, what)
     _parameters(lines, what)
@@ -159,7 +147,7 @@ def _cells(keep: str, plan: AnswerPlan, flops: int, cache: int) -> tuple[str, ..
 
 
 def _row(lines: Text, label: str, content: str, style: str = "") -> None:
-    lines.append(label.ljust(_LABEL), "bold").append(content + "\n", style)
+    lines.append(row(label, content, style)).append("\n")
 
 
 def _amount(count: int, system: units.System, unit: str = "") -> str:

@@ -9,12 +9,14 @@ from rich.text import Text
 
 from adafv.records import Answer, Comparison, Flops, Latency, TokenCounts
 from adafv.settings import RunSettings
+from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.units import BINARY, DECIMAL, amount, duration, part_of, percent
+from adafv_cli.terminal import one_line
 
 STAGES = ("preprocess", "vision", "score", "prune", "prefill", "decode")
 FLOPS_NOTE = ("2 per multiply-accumulate; text, vision, projector, scoring,", "LM head and decode included")
 
-_LABEL, _BAR = 15, 20
+_BAR = 20
 _DONE, _REST = "cyan", "bright_black"
 
 
@@ -60,9 +62,9 @@ def several(answers: Sequence[Answer]) -> Text:
     tokens = next((answer.tokens for answer in answers if answer.tokens), None)
     if tokens is not None:
         _line(text, "visual tokens", f"{_kept(tokens)}; the image is encoded once, with question 1")
-    for row in (header, *rows):
-        line = "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        text.append(line.rstrip() + "\n", "dim" if row is header else "")
+    for cells in (header, *rows):
+        line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        text.append(line.rstrip() + "\n", "dim" if cells is header else "")
     text.append(f"times in ms; FLOPs{'' if compared else ' and KV cache'} in % of unpruned\n", "dim")
     text.append(f"FLOPs: {FLOPS_NOTE[0]}\n       {FLOPS_NOTE[1]}", "dim")
     return text
@@ -116,7 +118,7 @@ def _details(text: Text, answer: Answer) -> None:
 
 def _comparison(text: Text, compare: Comparison, latency: Latency) -> None:
     verdict = ("agrees", "green") if compare.agrees else ("differs", "yellow")
-    text.append("unpruned".ljust(_LABEL), "bold").append(*verdict).append(f": {compare.text}\n")
+    text.append(row("unpruned", "").append(*verdict).append(f": {one_line(compare.text)}\n"))
     for name, pruned, dense, speedup in (
         ("TTFT ", latency.ttft, compare.ttft_s, compare.speedup_ttft),
         ("total", latency.total, compare.total_s, compare.speedup_total),
@@ -142,12 +144,12 @@ def _cells(number: int, answer: Answer, compared: bool) -> list[str]:
 
 
 def _line(text: Text, label: str, content: str, style: str = "") -> None:
-    text.append(label.ljust(_LABEL), "bold").append(content + "\n", style)
+    text.append(row(label, content, style)).append("\n")
 
 
 def _row(text: Text, label: str, content: str, part: int, whole: int, bars: bool) -> None:
     """`label  content  share  bar`."""
-    text.append(label.ljust(_LABEL), "bold").append(content)
+    text.append(row(label, content))
     if not bars:
         text.append(f" ({percent(part, whole)})\n")
         return

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from adafv.errors import cut
 from adafv_cli.rendering import units
+from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.tally import Failed, Tally, quantile
+from adafv_cli.terminal import one_line
 
 SHOWN_IDS = 10  # of one reason
 SHOWN_REASONS = 10
-
-_LABEL = 15
 
 
 def summary(tally: Tally, *, images_encoded: int = 0, cache_hits: int = 0) -> Text:
@@ -54,8 +55,8 @@ def failures(tally: Tally) -> Text:
     for group in groups[:SHOWN_REASONS]:
         first = group[0]
         text.append(f"  {len(group)} x " if len(group) > 1 else "  ").append(first.type, "bold red")
-        text.append(f": {_shown(first.message)}" + (", and so on" if _differ(group) else "") + "\n")
-        text.append(f"    {_ids(group)}" + (f"; {_shown(first.fix)}" if first.fix else "") + "\n", "dim")
+        text.append(f": {one_line(cut(first.message))}" + (", and so on" if _differ(group) else "") + "\n")
+        text.append(f"    {_ids(group)}" + (f"; {one_line(cut(first.fix))}" if first.fix else "") + "\n", "dim")
     if len(groups) > SHOWN_REASONS:
         text.append(f"  and {len(groups) - SHOWN_REASONS} more reasons\n", "dim")
     text.rstrip()
@@ -67,15 +68,11 @@ def _differ(group: Sequence[Failed]) -> bool:
 
 
 def _ids(group: Sequence[Failed]) -> str:
-    shown = ", ".join(json.dumps(failed.question_id, ensure_ascii=False) for failed in group[:SHOWN_IDS])
+    ids = (json.dumps(failed.question_id, ensure_ascii=False) for failed in group[:SHOWN_IDS])
+    shown = ", ".join(one_line(cut(name, 40)) for name in ids)
     more = f" and {len(group) - SHOWN_IDS} more" if len(group) > SHOWN_IDS else ""
     return f"id{'s' if len(group) > 1 else ''} {shown}{more}"
 
 
-def _shown(message: str) -> str:
-    """What may go to a terminal: names of images come from the input, and may hold anything."""
-    return "".join(letter if letter.isprintable() else "?" for letter in message)
-
-
 def _row(text: Text, label: str, content: str) -> None:
-    text.append(label.ljust(_LABEL), "bold").append(content + "\n")
+    text.append(row(label, content)).append("\n")

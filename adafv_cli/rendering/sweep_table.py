@@ -10,8 +10,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from adafv.errors import cut
 from adafv_cli.console import Streams
 from adafv_cli.rendering import units
+from adafv_cli.terminal import one_line
 
 if TYPE_CHECKING:
     from adafv.quality.intervals import Interval
@@ -164,10 +166,8 @@ def _groups(pruner: str, points: Sequence[Point], within: str) -> Table:
         table.add_column(point.keep, justify="right", no_wrap=True)
     for name in points[0].groups or {}:
         qualities = [(point.groups or {}).get(name) for point in points]
-        shown = "".join(letter if letter.isprintable() else "?" for letter in name)  # names come from the input
-        table.add_row(
-            Text(shown), *(_cell(quality.interval if quality else None, False, within) for quality in qualities)
-        )
+        cells = [_cell(quality.interval if quality else None, False, within) for quality in qualities]
+        table.add_row(Text(one_line(cut(name, 40))), *cells)
     return table
 
 

@@ -15,6 +15,7 @@ from adafv.settings import LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit
 from adafv_cli.rendering import summary, units
+from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.tally import Tally
 from adafv_cli.work.lines import Line
 from adafv_cli.work.probe import PROBED, Probe
@@ -155,24 +156,20 @@ class DryRun:
         }
 
     def _summary(self) -> Text:
-        estimate, text = self.estimate, Text()
-        label = "would answer".ljust(15)
+        estimate = self.estimate
         skipped = f", {self._questions.skipped} are answered already" if self._questions.skipped else ""
         failed = f", {self.failed} would fail" if self.failed else ""
-        text.append(label, "bold").append(
-            f"{estimate.questions} questions, {estimate.images} images{failed}{skipped}\n"
-        )
-        if not estimate.questions:
-            return text
-        saved = 1 - estimate.kept / estimate.visual
-        kept = f"{estimate.kept} of {estimate.visual} kept, {saved:.0%} saved; {estimate.crops} crops to encode\n"
-        text.append("visual tokens".ljust(15), "bold").append(kept)
-        spent = units.part_of(estimate.flops, estimate.unpruned_flops, units.DECIMAL, "FLOPs unpruned")
-        less = 1 - estimate.flops / estimate.unpruned_flops
-        text.append("compute".ljust(15), "bold").append(f"about {spent}, {less:.0%} saved\n")
-        text.append(" " * 15 + f"if questions have {LETTERS_PER_TOKEN} letters a token and answers ", "dim")
-        text.append(f"{_generated(self._run)} tokens", "dim")
-        return text
+        counts = f"{estimate.questions} questions, {estimate.images} images{failed}{skipped}"
+        rows = [row("would answer", counts)]
+        if estimate.questions:
+            saved = 1 - estimate.kept / estimate.visual
+            kept = f"{estimate.kept} of {estimate.visual} kept, {saved:.0%} saved; {estimate.crops} crops to encode"
+            spent = units.part_of(estimate.flops, estimate.unpruned_flops, units.DECIMAL, "FLOPs unpruned")
+            less = 1 - estimate.flops / estimate.unpruned_flops
+            lengths = f"questions have {LETTERS_PER_TOKEN} letters a token and answers {_generated(self._run)} tokens"
+            rows += [row("visual tokens", kept), row("compute", f"about {spent}, {less:.0%} saved")]
+            rows.append(row("", f"if {lengths}", "dim"))
+        return Text("\n").join(rows)
 
 
 def _generated(run: RunSettings) -> int:

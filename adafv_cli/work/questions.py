@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from adafv.errors import ImageError, InputError
+from adafv.errors import ImageError, InputError, shown
 from adafv_cli.exits import UsageError
 from adafv_cli.work.earlier import Keys, Setting, Subject
 from adafv_cli.work.lines import Line, id_key, key_of
@@ -39,9 +39,9 @@ class Shard:
         """
         if text is None:
             return cls()
-        match = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip())
+        match = re.fullmatch(r"([0-9]{1,18})/([0-9]{1,18})", text.strip())
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"--shard: {text!r} is no part of a whole", "give 1/4, 2/4, 3/4 or 4/4")
+            raise UsageError(f"--shard: {shown(text)} is no part of a whole", "give 1/4, 2/4, 3/4 or 4/4")
         return cls(int(match[1]), int(match[2]))
 
     def holds(self, line: Line) -> bool:

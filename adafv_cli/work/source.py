@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from adafv.errors import InputError
+from adafv.errors import InputError, shown
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.work.jsonl import parse, raw_lines
@@ -59,7 +59,7 @@ class Source:
             stream = path.open("rb")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"input {name!r}: {reason}", "check the path; - reads standard input") from None
+            raise UsageError(f"input {shown(name)}: {reason}", "check the path; - reads standard input") from None
         if not stat.S_ISREG(path.stat().st_mode):  # <(...) of a shell
             return cls(name, image_folder or Path(), stream=stream)
         stream.close()

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from adafv.errors import shown
 from adafv.quality.sheet import Sheet
 from adafv.records import Answer
 from adafv_cli.console import Streams
 from adafv_cli.files import write_figure
 from adafv_cli.rendering import units
+from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.sweep_table import made, show
 from adafv_cli.rendering.tally import Failed, Tally
 from adafv_cli.work.earlier import Setting
@@ -95,13 +97,11 @@ class SweepResults:
         """Say how many answers were made, and from how many encodings."""
         settings = len(self._questions.settings)
         took = f"{tally.answered} in {units.duration(tally.seconds)}, {units.digits(tally.per_second)}/s"
-        text = Text().append("answers".ljust(15), "bold").append(f"{took}, under {settings} settings\n")
-        images = f"{counters['images_encoded']} encoded, each for all settings\n"
-        text.append("images".ljust(15), "bold").append(images)
+        rows = [row("answers", f"{took}, under {settings} settings")]
+        rows.append(row("images", f"{counters['images_encoded']} encoded, each for all settings"))
         if tally.cut:
-            text.append("cut off".ljust(15), "bold").append(f"{tally.cut} answers; --max-new-tokens takes more\n")
-        text.rstrip()
-        return text
+            rows.append(row("cut off", f"{tally.cut} answers; --max-new-tokens takes more"))
+        return Text("\n").join(rows)
 
     def failures(self, tally: Tally) -> tuple[str, Tally]:
         """Say how many questions failed: once for each question and reason, whatever the number of settings."""
@@ -128,7 +128,7 @@ class SweepResults:
         if images < FEW_IMAGES:
             self._streams.note(f"questions about {images} image{'s' * (images > 1)}: the intervals are rough")
         if self._wanted.by is not None and not self._sheet.has_groups:
-            self._streams.note(f"--by: no line has the key {self._wanted.by!r}")
+            self._streams.note(f"--by: no line has the key {shown(self._wanted.by)}")
         try:
             show(self._streams, self._points, self._recommendation, partial=partial, as_json=self._wanted.as_json)
         finally:  # whoever reads the points, or does not: the figure was asked for
