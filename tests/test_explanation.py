@@ -155,7 +155,7 @@ def test_json_has_one_entry_for_each_token(tiled: adafv.Model) -> None:
     plain = told.answer.to_json()
     plain["image"] |= {"width": 150, "height": 90}
     assert {key: line[key] for key in plain} == plain
-    assert list(line)[len(plain) :] == ["image", "crops", "grids", "words", "visual_tokens"]
+    assert list(line)[len(plain) :] == ["crops", "grids", "words", "visual_tokens"]
     assert list(line["visual_tokens"]) == [
         "crop", "cell", "box", "saliency", "similarity", "word", "kept", "by_saliency", "by_similarity",
     ]  # fmt: skip
