@@ -54,6 +54,22 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Edit:
     return edit
 
 
+def tensors_of(file: str, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Edit:
+    """The tensors of one of several weight files replaced."""
+    return lambda folder: save_file(change(load_file(folder / file)), folder / file, metadata={"format": "pt"})
+
+
+def added(token: str, number: int) -> Edit:
+    """A token more in tokenizer.json; the library gives it the next free id."""
+
+    def edit(folder: Path) -> None:
+        content = json.loads((folder / "tokenizer.json").read_text())
+        content["added_tokens"].append(content["added_tokens"][0] | {"id": number, "content": token})
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+
+    return edit
+
+
 def less(name: str) -> Edit:
     return tensors(lambda held: held.__delitem__(name))
 

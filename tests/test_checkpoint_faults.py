@@ -14,9 +14,11 @@ from adafv import CheckpointError, DeviceError
 from adafv.loading.checkpoint import load_checkpoint, read_config
 from adafv.settings import LoadSettings
 from tests import tiny
+from tests.damages import field
 from tests.spoiling import (
     Edit,
     Malicious,
+    added,
     config,
     cut,
     less,
@@ -26,6 +28,7 @@ from tests.spoiling import (
     sharded,
     spoiled,
     tensors,
+    tensors_of,
     without,
     written,
 )
@@ -74,6 +77,35 @@ FAULTS: dict[str, tuple[Edit, str, str]] = {
     "index missing": (sharded(without("model.safetensors.index.json")), "no model.safetensors.index.json", AGAIN),
     "index cut off": (sharded(cut("model.safetensors.index.json", 99)), "index.json is not valid JSON", AGAIN),
     "index of nothing": (sharded(written("model.safetensors.index.json", "{}")), "has no weight_map", AGAIN),
+    "index of a name too long": (
+        sharded(field("model.safetensors.index.json", "weight_map", {"lm_head.weight": "a" * 300})),
+        "index.json names a weight file 'aaaaaaaa",
+        AGAIN,
+    ),
+    "index of another folder": (
+        sharded(field("model.safetensors.index.json", "weight_map", {"lm_head.weight": "../model.safetensors"})),
+        "index.json names a weight file '../model.safetensors'",
+        AGAIN,
+    ),
+    "index of no name": (
+        sharded(field("model.safetensors.index.json", "weight_map", {"lm_head.weight": None})),
+        "index.json names a weight file None",
+        AGAIN,
+    ),
+    "whole numbers for weights": (
+        tensors(lambda held: held.update({HEAD: held[HEAD].to(torch.int64)})),
+        "model.safetensors: language_model.lm_head.weight holds numbers of the type I64",
+        AGAIN,
+    ),
+    "yes and no for weights": (
+        sharded(tensors_of("model-00002-of-00002.safetensors", lambda held: {k: v > 0 for k, v in held.items()})),
+        "holds numbers of the type BOOL",
+        AGAIN,
+    ),
+    "the end is a word": (field("generation_config.json", "eos_token_id", "stop"), "eos_token_id is stop", AGAIN),
+    "an end that is no token": (field("generation_config.json", "eos_token_id", [1, 2**70]), "below 313", AGAIN),
+    "a beginning that is no token": (field("generation_config.json", "bos_token_id", {}), "bos_token_id is {}", AGAIN),
+    "tokens behind the table": (added("<far>", 9_999), "give '<far>' the id 313, the model has 313", "tokenizer.json"),
     "tensor missing in the tower": (
         less(TOWER),
         "the tensor model.vision_tower.encoder.layers.0.mlp.fc1.weight",
@@ -99,7 +131,7 @@ FAULTS: dict[str, tuple[Edit, str, str]] = {
     ),
     "tensor of another model": (more("language_model.model.extra.weight", (3,)), "extra.weight is left over", AGAIN),
     "weights of LLaVA-NeXT": (more("image_newline", (48,)), "image_newline is left over", "LLaVA-NeXT alone"),
-    "config of LLaVA-NeXT": (config(model_type="llava_next"), "image_newline is missing", "LLaVA-NeXT alone"),
+    "config of LLaVA-NeXT": (config(model_type="llava_next"), "the image processor made 1 crops", "do not belong"),
     "not a number": (spoiled(TOWER, float("nan")), "layers.0.mlp.fc1.weight holds values that are not finite", AGAIN),
     "infinite": (spoiled(HEAD, float("inf")), "lm_head.weight holds values that are not finite", AGAIN),
     "no tokenizer": (without("tokenizer.json"), "no tokenizer (tokenizer.json", AGAIN),
@@ -201,6 +233,23 @@ def test_malicious_pickles_are_not_run(llava_folder: Path, tmp_path: Path) -> No
         load_checkpoint(LoadSettings(str(folder)))
     assert "safetensors" in caught.value.fix
     assert not made.exists()
+
+
+def test_a_newline_that_is_missing(tmp_path: Path) -> None:
+    """As the conversion script of LLaVA-1.5 leaves a LLaVA-1.6."""
+    folder = tiny.save_llava_next(tmp_path / "next")
+    less("image_newline")(folder)
+    with pytest.raises(CheckpointError, match="image_newline is missing") as caught:
+        load_checkpoint(LoadSettings(str(folder)))
+    assert "LLaVA-NeXT alone" in caught.value.fix
+
+
+def test_pickled_whole_numbers(llava_folder: Path, tmp_path: Path) -> None:
+    folder = pickled(llava_folder, tmp_path / "pickled")
+    held = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save({key: tensor.to(torch.int8) for key, tensor in held.items()}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: .* holds numbers of the type int8"):
+        load_checkpoint(LoadSettings(str(folder)))
 
 
 @pytest.mark.parametrize("size", [0, 1000, 100_000])

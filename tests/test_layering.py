@@ -81,7 +81,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/pipeline": "torch PIL",
     "adafv/explanation": "torch PIL",
     "adafv/families": "torch transformers PIL",
-    "adafv/loading": "torch transformers accelerate safetensors huggingface_hub jinja2",
+    "adafv/loading": "torch transformers accelerate safetensors huggingface_hub jinja2 PIL",
     "adafv/costs": "torch transformers",
     "adafv/quality": "numpy",
     "adafv/figures": "matplotlib numpy PIL",  # nothing else draws, and only inside functions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 
 from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
 from adafv.errors import CheckpointError
@@ -19,11 +19,13 @@ from adafv.families.tower import feature_layers, layers_that_run
 from adafv.loading.devices import check_devices, on_cpu_only, place
 from adafv.loading.faults import AGAIN, EXAMPLE, explained
 from adafv.loading.files import check_config, check_files
-from adafv.loading.hub import hub_answers
+from adafv.loading.hub import downloaded, hub_answers
 from adafv.loading.numbers import check_numbers, smallest_count
 from adafv.loading.original_format import check_not_original
+from adafv.loading.preprocessing import check_image_processor, check_preprocessing
 from adafv.loading.processing import load_processor
-from adafv.loading.weights import check_size, check_weights, unreported
+from adafv.loading.tokens import check_tokenizer, generation_config
+from adafv.loading.weights import check_size, check_types, check_weights, unreported
 from adafv.settings import DEMO, LoadSettings
 
 _SMALL_PARAMETERS = 500_000_000  # in float32 still no more than 2 GB
@@ -68,8 +70,10 @@ def load_checkpoint(settings: LoadSettings) -> Checkpoint:
     cached_only = hub["local_files_only"]
     with explained(settings, "the processor (tokenizer.json and its like)", cached_only=cached_only):
         processor = load_processor(source, family_of(config), hub)
+        check_image_processor(settings.model, processor, config)
+        check_tokenizer(settings.model, processor.tokenizer, config)
     with explained(settings, "the model", cached_only=cached_only):
-        model = _load_model(source, config, settings, hub)
+        model = _load_model(source, config, settings, hub, processor)
     return Checkpoint(settings.model, model, processor, family_of(config), settings)
 
 
@@ -137,15 +141,19 @@ def _check_raw(name: str, raw: dict[str, Any]) -> None:
             raise CheckpointError(f"model: the config.json of {name} has no {part}", AGAIN)
 
 
-def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str, Any]) -> Any:
+def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str, Any], processor: Any) -> Any:
     cut = copy.deepcopy(config)
     cut.vision_config.num_hidden_layers = layers_that_run(config)
     cut.vision_feature_layer = -1 if isinstance(config.vision_feature_layer, int) else feature_layers(config)
-    check_size(source, smallest_count(cut), quantized=hasattr(config, "quantization_config"))
+    quantized = hasattr(config, "quantization_config")
+    check_size(source, smallest_count(cut), quantized=quantized)
     with torch.device("meta"):
         empty = AutoModelForImageTextToText.from_config(cut)
+    check_preprocessing(settings.model, family_of(config).stages(empty, processor))
     parameters = sum(parameter.numel() for parameter in empty.parameters())
-    check_size(source, parameters, quantized=hasattr(config, "quantization_config"))
+    check_size(source, parameters, quantized=quantized)
+    if not quantized and Path(source).is_dir():
+        check_types(Path(source))
     dtype = _dtype(config, settings, parameters)
     with unreported():
         model, report = AutoModelForImageTextToText.from_pretrained(
@@ -162,7 +170,9 @@ def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str,
             **hub,
         )
     check_weights(settings.model, model, report, cut.vision_config.num_hidden_layers)
-    model.generation_config = _generation_config(model)
+    if not quantized and not Path(source).is_dir():
+        check_types(downloaded(source, hub))
+    model.generation_config = generation_config(settings.model, model.generation_config, model.config.text_config)
     return model.eval()
 
 
@@ -187,15 +197,4 @@ def _quantization(settings: LoadSettings, dtype: torch.dtype) -> Any:
         llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],  # from the root
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def _generation_config(model: Any) -> GenerationConfig:
-    """The checkpoint's special tokens alone: its sampling settings would override the user's."""
-    own, text = model.generation_config, model.config.text_config
-    eos = own.eos_token_id if own.eos_token_id is not None else text.eos_token_id
-    pad = own.pad_token_id if own.pad_token_id is not None else text.pad_token_id
-    first_eos = eos[0] if isinstance(eos, list) else eos
-    return GenerationConfig(
-        bos_token_id=own.bos_token_id, eos_token_id=eos, pad_token_id=pad if pad is not None else first_eos
     )

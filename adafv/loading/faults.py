@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from adafv.errors import AdaFVError, CheckpointError, DeviceError
-from adafv.settings import LoadSettings
+from adafv.settings import DEMO, LoadSettings
 
 AGAIN = "fetch the checkpoint again"
 EXAMPLE = "use a LLaVA checkpoint, for example llava-hf/llava-1.5-7b-hf"
@@ -130,9 +130,41 @@ def explained(settings: LoadSettings, part: str, *, cached_only: bool = False) -
     except AdaFVError:
         raise
     except Exception as error:  # damaged files make the libraries raise nearly anything
-        if cached_only and isinstance(error, OSError) and not Path(settings.model).expanduser().is_dir():
+        if cached_only and isinstance(error, OSError) and not _is_here(settings.model):
             raise _not_cached(settings) from error
         raise _explanation(settings, part, error) from error
+
+
+def _is_here(model: str) -> bool:
+    return model == DEMO or Path(model).expanduser().is_dir()
+
+
+@contextmanager
+def rehearsed(name: str, part: str) -> Iterator[None]:
+    """Re-raise whatever a checkpoint's own files make of a first try as an error of the checkpoint.
+
+    Args:
+        name: of the checkpoint, as the user gave it.
+        part: which part of it is tried, with the names of its files.
+
+    Raises:
+        CheckpointError: names both.
+    """
+    try:
+        yield
+    except DeviceError:
+        raise
+    except AdaFVError as error:
+        what = error.what if name in error.what else f"model: {name}: {error.what}"
+        raise CheckpointError(what, error.fix or AGAIN) from error
+    except Exception as error:  # templates and image processors are somebody else's programs
+        said = cut(" ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:2]]))
+        raise CheckpointError(f"model: {name}: {part} cannot be used: {said}", AGAIN) from error
+
+
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """Shorten a value or a library's own words for a message."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _explanation(settings: LoadSettings, part: str, error: Exception) -> AdaFVError:
@@ -145,7 +177,7 @@ def _explanation(settings: LoadSettings, part: str, error: Exception) -> AdaFVEr
         "part": part,
         "revision": settings.revision,
         "quantize": settings.quantize,
-        "said": first if len(first) <= _LONGEST else f"{first[:_LONGEST]}...",
+        "said": cut(first),
     }
     return rule.error(rule.what.format(**words), rule.fix)
 

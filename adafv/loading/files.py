@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from adafv.errors import CheckpointError
-from adafv.loading.faults import AGAIN
+from adafv.loading.faults import AGAIN, cut
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
@@ -68,9 +68,10 @@ def weight_files(folder: Path) -> list[Path]:
             files = _read_json(index).get("weight_map")
             if not isinstance(files, dict) or not files:
                 raise CheckpointError(f"model: {index} has no weight_map", AGAIN)
-            odd = next((name for name in files.values() if not _is_file_name(name)), None)
-            if odd is not None:
-                raise CheckpointError(f"model: {index} names a weight file {str(odd)[:60]!r}, which is none", AGAIN)
+            for name in files.values():
+                if not _is_file_name(name):
+                    what = f"model: {index} names a weight file {cut(repr(name), 60)}, which is no file's name"
+                    raise CheckpointError(what, AGAIN)
             return [folder / name for name in sorted(set(files.values()))]
     shards = [path.name for path in sorted(folder.glob("*.safetensors"))]
     if shards:

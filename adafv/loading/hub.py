@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from huggingface_hub import constants, get_session
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, get_session, try_to_load_from_cache
 
 
 def hub_answers() -> bool:
@@ -17,3 +20,16 @@ def hub_answers() -> bool:
     except Exception:  # the client's errors share no class with those of its versions before
         return False
     return True
+
+
+def downloaded(repository: str, hub: dict[str, Any]) -> Path:
+    """Find the folder of the local cache that a loaded checkpoint lies in.
+
+    Args:
+        repository: its id.
+        hub: keyword arguments of `from_pretrained`.
+    """
+    config = try_to_load_from_cache(repository, "config.json", revision=hub["revision"])
+    if not isinstance(config, str):
+        raise FileNotFoundError(f"{repository} is not in the local cache")
+    return Path(config).parent

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from adafv.errors import CheckpointError
-from adafv.loading.faults import AGAIN
+from adafv.loading.faults import AGAIN, cut
 
 # The largest that is believed, far beyond any model; `None` may stand for the fields of _OPTIONAL.
 _MOST = {
@@ -87,9 +87,7 @@ def smallest_count(config: Any) -> int:
 
 def wrong(name: str, field: str, value: object, wanted: str) -> CheckpointError:
     """The error for a field of config.json."""
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-    return CheckpointError(f"model: {name}: config.json: {field} is {shown}, not {wanted}", AGAIN)
+    return CheckpointError(f"model: {name}: config.json: {field} is {cut(repr(value), 60)}, not {wanted}", AGAIN)
 
 
 def _is_count(value: object, largest: int) -> bool:

@@ -20,7 +20,9 @@ _CONVERTED = {
     "llava-v1.6-mistral-7b": "llava-hf/llava-v1.6-mistral-7b-hf",
     "llava-v1.6-34b": "llava-hf/llava-v1.6-34b-hf",
 }
+# LLaVA-1.5's script drops the image_newline of 1.6.
 _SCRIPT = "src/transformers/models/llava/convert_llava_weights_to_hf.py of the transformers sources"
+_NEXT_SCRIPT = "src/transformers/models/llava_next/convert_llava_next_weights_to_hf.py of the transformers sources"
 # The first llava-hf/llava-1.5-13b-hf calls itself LlavaForCausalLM, and is converted.
 _KINDS = re.compile(r"llava_?(llama|mistral|mixtral|mpt|qwen2?|gemma|phi)(forcausallm)?")
 
@@ -53,16 +55,21 @@ def original_format(name: str, config: Mapping[str, Any]) -> CheckpointError:
     twin = _CONVERTED.get(name.rstrip("/").rpartition("/")[2].lower())
     if twin:
         return CheckpointError(what, f"use it in Hugging Face format: --model {twin}")
-    return CheckpointError(what, f"convert it with {_SCRIPT}, or use --model {_kin(config)}, a model of its kind")
+    script = _NEXT_SCRIPT if _has_tiles(config) else _SCRIPT
+    return CheckpointError(what, f"convert it with {script}, or use --model {_kin(config)}, a model of its kind")
+
+
+def _has_tiles(config: Mapping[str, Any]) -> bool:
+    """Whether images are cut into tiles, as from LLaVA-1.6 on."""
+    return "anyres" in str(config.get("image_aspect_ratio")) or "unpad" in str(config.get("mm_patch_merge_type"))
 
 
 def _kin(config: Mapping[str, Any]) -> str:
     """The converted checkpoint with this one's kind of language model and crops."""
-    tiles = "anyres" in str(config.get("image_aspect_ratio")) or "unpad" in str(config.get("mm_patch_merge_type"))
     hidden = config.get("hidden_size")
     if hidden == 7168:
         return _CONVERTED["llava-v1.6-34b"]
     if "mistral" in f"{config.get('model_type')} {config.get('architectures')}".lower():
         return _CONVERTED["llava-v1.6-mistral-7b"]
     size = "13b" if hidden == 5120 else "7b"
-    return _CONVERTED[f"llava-v1.6-vicuna-{size}" if tiles else f"llava-v1.5-{size}"]
+    return _CONVERTED[f"llava-v1.6-vicuna-{size}" if _has_tiles(config) else f"llava-v1.5-{size}"]

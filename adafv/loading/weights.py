@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from adafv.errors import CheckpointError
 from adafv.families import FAMILIES
@@ -42,6 +43,34 @@ def check_size(source: str, parameters: int, *, quantized: bool) -> None:
             f"model: {source}: config.json describes {parameters:,} parameters, but the weights are {size:,} bytes",
             _NOT_TOGETHER,
         )
+
+
+def check_types(folder: Path) -> None:
+    """Refuse weights that are no floating-point numbers: transformers would convert and use them.
+
+    Args:
+        folder: that holds the weights, of a checkpoint that is not quantized.
+
+    Raises:
+        CheckpointError: names the file and its first such tensor.
+    """
+    for path in weight_files(folder):
+        for key, kind in _kinds(path):
+            if not kind.startswith(("F", "BF", "float", "bfloat")) and not _BUFFER.search(key):
+                what = f"model: {path}: {key} holds numbers of the type {kind}, where weights are floating-point"
+                raise CheckpointError(what, f"{AGAIN}; a quantized one says so in its config.json")
+
+
+def _kinds(path: Path) -> Iterator[tuple[str, str]]:
+    """The types of the tensors in a weight file (`F16`, `int8`), without reading what is in them."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            yield from ((key, file.get_slice(key).get_dtype()) for key in file.keys())  # noqa: SIM118 - no mapping
+        return
+    held = torch.load(path, map_location="meta", weights_only=True)
+    for key, tensor in held.items():
+        if isinstance(tensor, torch.Tensor):
+            yield key, str(tensor.dtype).removeprefix("torch.")
 
 
 @contextmanager
