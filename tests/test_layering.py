@@ -55,8 +55,9 @@ ROOMS: dict[str, str] = {
 """Other rooms of the library that the modules of a room may import, at the top or inside functions."""
 
 FLOORS = (
-    "exits console",
-    "files failures inputs interrupts placement",
+    "exits terminal",
+    "console files",
+    "failures inputs interrupts placement",
     "rendering",
     "loading options progress",
     "work",

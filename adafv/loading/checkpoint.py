@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 
 from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
-from adafv.errors import CheckpointError
+from adafv.errors import CheckpointError, shown
 from adafv.families import FAMILIES, family_of
 from adafv.families.base import Family
 from adafv.families.tower import feature_layers, layers_that_run
@@ -91,13 +91,18 @@ def _locate(settings: LoadSettings) -> tuple[str, dict[str, Any]]:
     """A local folder or a hub id, and what every `from_pretrained` is told about the hub."""
     name = settings.model
     hub = {"revision": settings.revision, "local_files_only": True, "trust_remote_code": False}
-    folder = DEMO_CHECKPOINT if name == DEMO else Path(name).expanduser()
-    if name and folder.is_dir():
-        return str(folder), hub
-    if name and folder.exists():
+    fix = "give a checkpoint folder, a hub id, or demo"
+    try:
+        folder = DEMO_CHECKPOINT if name == DEMO else Path(name).expanduser()
+        if name and folder.is_dir():
+            return str(folder), hub
+        there = name and folder.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, no permission, no such home
+        raise CheckpointError(f"model: {shown(name)} cannot be looked for: {error}", fix) from error
+    if there:
         raise CheckpointError(f"model: {name} is a file, not a checkpoint folder", "give the folder that holds it")
     if name == DEMO or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise CheckpointError(f"model: there is no folder {name!r}", "give a checkpoint folder, a hub id, or demo")
+        raise CheckpointError(f"model: there is no folder {shown(name)}", fix)
     return name, hub | {"local_files_only": settings.offline or not hub_answers()}
 
 
