@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,7 @@ class FakeAnswers:
         self._items = items
         self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
         self._images: set[Any] = set()
+        self._ended = threading.Event()
         threading.Thread(target=self._feed, daemon=True).start()
         self._answers = self._deliver()
 
@@ -59,15 +61,25 @@ class FakeAnswers:
 
     def close(self) -> None:
         self._stop.set()
+        self._ended.set()
 
     def _feed(self) -> None:
         last: object = None
         try:
             for item in self._items:
-                self._queue.put(item)
+                if not self._put(item):
+                    return
         except BaseException as error:
             last = error
-        self._queue.put(last)
+        self._put(last)
+
+    def _put(self, item: object) -> bool:
+        """Whether there was room before the stream ended."""
+        while not self._stop.is_set() and not self._ended.is_set():
+            with suppress(queue.Full):
+                self._queue.put(item, timeout=0.05)
+                return True
+        return False
 
     def _next(self, wait: bool) -> Any:
         while not self._stop.is_set():
@@ -79,6 +91,12 @@ class FakeAnswers:
         return self._queue  # nothing for now
 
     def _deliver(self) -> Iterator[list[Answer]]:
+        try:
+            yield from self._batches()
+        finally:
+            self._ended.set()
+
+    def _batches(self) -> Iterator[list[Answer]]:
         while not self._stop.is_set():
             batch = [self._next(wait=True)]
             while batch[-1] is not None and batch[-1] is not self._queue and len(batch) < self._size:

@@ -78,7 +78,9 @@ def wait_for_a_line(out: Path, pid: int) -> None:
         time.sleep(0.002)
 
 
-def kill_until_done(start: Callable[[], int], out: Path, within_s: float, expected: set[object], at_most: int) -> int:
+def kill_until_done(
+    start: Callable[[], int], out: Path, within_s: float, expected: set[object], at_most: int, rng: random.Random
+) -> int:
     """How often it was killed before it came to its end."""
     kills = 0
     while True:
@@ -87,9 +89,9 @@ def kill_until_done(start: Callable[[], int], out: Path, within_s: float, expect
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         elif kills % 2:  # half of the kills are at any moment, the others while it writes, or it would never end
             wait_for_a_line(out, pid)
-            time.sleep(random.uniform(0, within_s / 10))
+            time.sleep(rng.uniform(0, within_s / 10))
         else:
-            time.sleep(random.uniform(0, within_s))
+            time.sleep(rng.uniform(0, within_s))
         os.kill(pid, signal.SIGKILL)  # nothing happens to one that has ended
         _, status = os.waitpid(pid, 0)
         found = check(out)
@@ -101,7 +103,7 @@ def kill_until_done(start: Callable[[], int], out: Path, within_s: float, expect
     return kills
 
 
-def run(folder: Path, kills: int, real_s: float | None) -> int:
+def run(folder: Path, kills: int, real_s: float | None, rng: random.Random) -> int:
     out, done = folder / "answers.jsonl", 0
     if real_s is None:
         lines = [asking(number, "gone.png" if number % MISSING == 0 else "a.png") for number in range(LINES)]
@@ -113,7 +115,7 @@ def run(folder: Path, kills: int, real_s: float | None) -> int:
     start = forked(args) if real_s is None else started(args)
     while done < kills:
         out.unlink(missing_ok=True)
-        done += kill_until_done(start, out, real_s or 0.1, expected, kills - done)
+        done += kill_until_done(start, out, real_s or 0.1, expected, kills - done, rng)
     return done
 
 
@@ -121,9 +123,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--real", type=float, metavar="SECONDS")
     chosen = parser.parse_args()
     shutil.rmtree(chosen.folder, ignore_errors=True)
     chosen.folder.mkdir(parents=True)
     build()  # imports everything, so that forks begin at once
-    sys.stdout.write(f"{run(chosen.folder, chosen.kills, chosen.real)} kills\n")
+    sys.stdout.write(f"{run(chosen.folder, chosen.kills, chosen.real, random.Random(chosen.seed))} kills\n")

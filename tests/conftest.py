@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import adafv
 from tests import tiny
 
 torch.set_num_threads(1)
+# The same examples every time, however long each takes on a busy machine.
+settings.register_profile("adafv", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("adafv")
 
 
 @pytest.fixture(scope="session")

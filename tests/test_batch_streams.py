@@ -69,17 +69,21 @@ def test_two_pipes(path: str) -> None:
     assert err.isascii() and b"\x1b" not in err and b"\r" not in err
 
 
-def test_a_reader_that_leaves(path: str) -> None:
-    process = start(*FAKE, path, "--batch-size", "1", env=slow(0.2))
-    assert process.stdout is not None and process.stderr is not None
-    began = time.monotonic()
+def test_a_reader_that_leaves(tmp_path: Path, path: str) -> None:
+    """It ends with the next answer although the input goes on: standard input stays open, and nothing comes."""
+    process = start(*FAKE, "-", "--batch-size", "1", "--image-folder", str(tmp_path), stdin=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    lines = Path(path).read_bytes().splitlines(keepends=True)
+    process.stdin.write(lines[0])
+    process.stdin.flush()
     assert json.loads(process.stdout.readline())["question_id"] == 0
     process.stdout.close()
-    err = process.stderr.read()
-    process.stderr.close()
+    process.stdin.write(lines[1])
+    process.stdin.flush()
     assert process.wait(60) == 141
-    assert err == b""
-    assert time.monotonic() - began < 8  # all of it would have taken that long
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.stdin.close()
 
 
 def test_the_first_answer_comes_before_the_second_question(tmp_path: Path, path: str) -> None:
@@ -116,16 +120,17 @@ def test_the_first_interrupt_finishes_the_batch_and_says_how_to_go_on(
 
 def test_the_second_interrupt_stops_at_once(tmp_path: Path, path: str) -> None:
     out = tmp_path / "answers.jsonl"
-    process = start(*FAKE, path, "-o", str(out), "--batch-size", "4", env=slow(20))
+    process = start(*FAKE, path, "-o", str(out), "--batch-size", "4", env=slow(3600))
     wait_until_caught(process, signal.SIGTERM)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert process.stderr.readline().startswith(b"adafv: interrupted: finishing")
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert time.monotonic() - began < 5
-    process.communicate()
+    try:
+        assert process.wait(60) == 130  # the batch takes an hour
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_an_interrupt_while_standard_input_is_silent(tmp_path: Path, path: str) -> None:
@@ -194,6 +199,7 @@ def test_help_needs_no_torch() -> None:
 
 
 def test_killed_at_fifty_moments(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.batch_kills", str(tmp_path / "killed"), "--kills", "50"]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    """Slow because each of the fifty gets some way before it is killed."""
+    command = [sys.executable, "-m", "tests.batch_kills", str(tmp_path / "killed"), "--kills", "50", "--seed", "0"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout) == (0, "50 kills\n"), done.stderr

@@ -31,8 +31,13 @@ def image(tmp_path: Path) -> str:
 
 
 def start(*command: str, **how: object) -> subprocess.Popen[bytes]:
+    """Start a process for which Ctrl-C means what it does at a terminal, also where it is ignored here."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT}
-    return subprocess.Popen(command, cwd=ROOT, **(streams | how))  # type: ignore[call-overload, no-any-return]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored would stay so in the process
+    try:
+        return subprocess.Popen(command, cwd=ROOT, **(streams | how))  # type: ignore[call-overload, no-any-return]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def at_a_terminal(*command: str, **environment: str) -> tuple[int, str, str]:
@@ -135,6 +140,16 @@ def test_a_full_disk(image: str) -> None:
     assert process.returncode == 1
     assert b"adafv: cannot write to standard output: No space left on device\n" in err
     assert b"Traceback" not in err and b"Exception ignored" not in err
+
+
+def test_a_started_process_hears_ctrl_c_also_where_it_is_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = start(sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT).__name__)")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.communicate(timeout=60)[0] == b"default_int_handler\n"
 
 
 def test_ctrl_c_is_one_line(image: str) -> None:

@@ -111,7 +111,7 @@ def test_tiles(size: tuple[int, int]) -> None:
     check(*size, small([[rows * TILE, columns * TILE] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=6, unique=True),
     st.integers(2, 400), st.integers(2, 400), st.integers(0, 99),

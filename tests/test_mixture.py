@@ -70,7 +70,7 @@ def test_equals_the_plain_rule_with_several_crops() -> None:
         assert chosen[0].tolist() == reference.select(s.double().tolist(), t.double().tolist(), keep, crop)[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**32 - 1))
 def test_exactly_k_sorted_distinct_in_range(batch: int, visual: int, keep: int, seed: int) -> None:
     rng = random.Random(seed)

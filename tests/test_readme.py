@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+HANGS_S = 600  # no command takes a tenth of that
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -32,9 +35,17 @@ def test_commands_print_what_is_shown(command: str, output: str, tmp_path: Path)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "NO_COLOR": "1"}
     for name in ("ADAFV_MODEL", "ADAFV_KEEP", "ADAFV_DEVICE_MAP"):
         env.pop(name, None)
-    done = subprocess.run(command, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == output
+    process = subprocess.Popen(
+        command, shell=True, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=HANGS_S)
+    finally:
+        with suppress(ProcessLookupError):  # the shell's children as well; there are none left unless it hangs
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, err
+    assert out == output
 
 
 def test_there_are_commands_to_run() -> None:

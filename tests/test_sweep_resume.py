@@ -175,12 +175,12 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     path, out = questions(tmp_path, *lines), tmp_path / "answers.jsonl"
     engine = engine_with(loader(FakeBatchModel(step_s=0.002)))
     args = ["adafv", "sweep", path, "-o", str(out), "--keep", "5%,25%", "--resume", "--batch-size", "2"]
-    kills = 0
+    kills, rng = 0, random.Random(0)
     while kills < 12:
         pid = os.fork()
         if not pid:
             _child(engine, args)
-        time.sleep(random.uniform(0, 0.12))
+        time.sleep(rng.uniform(0, 0.12))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         kills += 1
