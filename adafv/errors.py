@@ -41,6 +41,19 @@ class OutOfMemoryError(DeviceError):
     """A device that has too little memory for what was asked of it at once."""
 
 
+class InternalError(AdaFVError):
+    """A defect: something that nobody foresaw, in adafv or in a library.
+
+    Args:
+        what, fix: as of every error.
+        origin: the traceback, as text.
+    """
+
+    def __init__(self, what: str, fix: str = "", origin: str = "") -> None:
+        self.origin = origin
+        super().__init__(what, fix)
+
+
 def shown(value: object) -> str:
     """Quote a value for a message, cut where it is long."""
     return cut(repr(value))

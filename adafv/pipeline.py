@@ -152,6 +152,14 @@ class Pipeline:
             for device in tracked
         )
 
+    def computes(self) -> bool:
+        """Tell whether the accelerators still compute, after an error of theirs; always false on a CPU."""
+        accelerators = [device for device in self.devices if device.type not in ("cpu", "meta")]
+        try:
+            return bool(accelerators) and all(torch.ones(1, device=device).item() for device in accelerators)
+        except RuntimeError as error:
+            return is_out_of_memory(error)
+
     def _reset_peak(self) -> None:
         for device in self.devices:
             if device.type == "cuda":

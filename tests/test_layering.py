@@ -46,7 +46,7 @@ ROOMS: dict[str, str] = {
     "pipeline": "decoding encoding errors evidence families memory pruners request settings signals timing",
     "explanation": "encoding families pipeline records request words",
     "report": "costs pipeline records request settings",
-    "streaming": "encoding errors images pipeline prompt records request settings timing",
+    "streaming": "encoding errors images memory pipeline prompt records request settings timing",
     "figures": "explanation",
     "engine": "costs encoding errors explanation families images loading pipeline prompt records report request"
     " settings streaming timing",

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adafv.encoding import Pixels
-from adafv.errors import AdaFVError, ImageError, InputError
+from adafv.errors import AdaFVError, InputError
 from adafv.images import content_key, open_image
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question
 from adafv.settings import RunSettings
+from adafv.streaming.backstop import line_error, log_defect
 from adafv.streaming.encoder_cache import Loaded
 from adafv.streaming.runs import Asked
 
@@ -69,8 +70,8 @@ class Prefetcher:
     Args:
         items: questions, and answers that are to be passed through in their place.
         runs: what a question is answered under that does not say so itself.
-        render: makes a question's prompt; raises `InputError`.
-        preprocess: makes pixels of an RGB image; raises `ImageError`, or `CheckpointError`.
+        render: makes a question's prompt; whatever it raises is that question's error.
+        preprocess: makes pixels of an RGB image; whatever it raises is the error of the questions about it.
         failed: makes the answer of a question that cannot be answered.
         encoded: whether the image of a content key is encoded already.
         workers: threads that load images.
@@ -151,11 +152,8 @@ class Prefetcher:
         start = time.perf_counter()
         try:
             pixels = self._preprocess(open_image(source))
-        except AdaFVError:
-            raise
-        except Exception as error:  # one image must not end the run, whatever is wrong with it
-            what = f"an image could not be read: {type(error).__name__}: {error}"
-            raise ImageError(what, "convert it to PNG or JPEG") from error
+        except Exception as error:
+            raise line_error(error) from error
         return Loaded(pixels, time.perf_counter() - start)
 
     def forget(self, key: str) -> None:
@@ -209,7 +207,9 @@ class Prefetcher:
             raise InputError("a question is asked under other settings than those of its stream", "name them all")
         try:
             prompt = self._render(question, runs[0])
-        except InputError as error:
+        except Exception as raised:
+            error = line_error(raised)
+            log_defect(question.question_id, error)
             return Ticket(number, question, answers=[self._failed(question, run, error) for run in runs])
         image = self._pool.submit(self._look_up, question.image)
         image.add_done_callback(lambda _: self._notify())
@@ -233,7 +233,7 @@ class Prefetcher:
         if known is None:
             try:
                 loaded.set_result(self.load(source))
-            except AdaFVError as error:
+            except BaseException as error:  # or who waits for it would wait for ever
                 loaded.set_exception(error)
                 self.forget(key)
         return Image(key, loaded)

@@ -13,6 +13,7 @@ from adafv.prompt import Prompt
 from adafv.records import Answer, Question
 from adafv.request import Request
 from adafv.settings import RunSettings
+from adafv.streaming.backstop import line_error, log_defect
 from adafv.streaming.encoder_cache import EncoderCache, Loaded
 from adafv.streaming.prefetching import Prefetcher, Ticket
 from adafv.streaming.runs import effective
@@ -35,7 +36,7 @@ class Answerer(Protocol):
     pipeline: Pipeline
 
     def render(self, question: Question, run: RunSettings) -> Prompt:
-        """Make the prompt of a question; raises `InputError`."""
+        """Make the prompt of a question."""
 
     def run(self, requests: Sequence[Request], run: RunSettings) -> list[Answer]:
         """Answer a batch."""
@@ -78,8 +79,9 @@ class _Encoded:
 class Scheduler:
     """Fills the answers of tickets, batch by batch.
 
-    A question that cannot be answered is found by halving its batch, under each run on its own; no other is lost by
-    it. After running out of memory, the batches to come are as large as what fitted.
+    A question that cannot be answered, whatever it raises, is found by halving its batch, under each run on its own; no
+    other is lost by it. Only a lost device ends the run. After running out of memory, the batches to come are as large
+    as what fitted.
 
     Args:
         model: answers batches.
@@ -123,7 +125,7 @@ class Scheduler:
                 continue
 
             def give_up(one: _Encoded, error: AdaFVError, run: RunSettings = run) -> None:
-                failed = self._model.failed(one.question, run, error)
+                failed = self._failed(one.question, run, error)
                 one.fill(run, replace(failed, image=one.question.about(one.key)))
 
             attempt = self._attempt(run)
@@ -138,7 +140,7 @@ class Scheduler:
         """Attempt a batch, and its halves if that fails; whether it went at once."""
 
         def fitting(part: list[_Part]) -> int:
-            error = _error_of(attempt, part)
+            error = self._error_of(attempt, part)
             if error is None:
                 return len(part)
             if len(part) == 1:
@@ -152,8 +154,16 @@ class Scheduler:
 
         return fitting(batch) == len(batch)
 
+    def _error_of(self, attempt: Callable[[list[_Part]], None], batch: list[_Part]) -> AdaFVError | None:
+        """Attempt a batch; why it failed, if it did. Raises `DeviceError` where that ends everything."""
+        try:
+            attempt(batch)
+        except Exception as error:
+            return line_error(error, self._model.pipeline.computes)
+        return None
+
     def _attempt(self, run: RunSettings) -> Callable[[list[_Encoded]], None]:
-        """Make what answers a batch under one run; it raises `InputError` or `OutOfMemoryError` and fills nothing."""
+        """Make what answers a batch under one run; where it raises, nothing is filled."""
 
         def attempt(part: list[_Encoded]) -> None:
             charges = [
@@ -168,7 +178,7 @@ class Scheduler:
                     self._cold.discard(run)
                     self._model.run(requests, replace(run, max_new_tokens=min(2, run.max_new_tokens)))
                 answers = self._model.run(requests, run)
-            except (InputError, OutOfMemoryError):
+            except Exception:
                 for one, charge in zip(part, charges, strict=True):
                     for slot, cost in charge.items():
                         if cost is not None:
@@ -181,7 +191,11 @@ class Scheduler:
 
     def _fail(self, ticket: Ticket, error: AdaFVError) -> None:
         if ticket.question is not None:
-            ticket.answers = [self._model.failed(ticket.question, run, error) for run in ticket.runs]
+            ticket.answers = [self._failed(ticket.question, run, error) for run in ticket.runs]
+
+    def _failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
+        log_defect(question.question_id, error)
+        return self._model.failed(question, run, error)
 
     def _encode(self, batch: list[Ticket]) -> list[_Encoded]:
         """Encode the images of tickets; those with one that cannot be read are answered."""
@@ -191,8 +205,8 @@ class Scheduler:
         for ticket in batch:
             try:
                 key, loaded = self._image(ticket)
-            except AdaFVError as error:
-                self._fail(ticket, error)
+            except Exception as error:
+                self._fail(ticket, line_error(error))
                 continue
             keys[ticket.number] = key
             encoding = self._cache.get(key)
@@ -214,7 +228,7 @@ class Scheduler:
         ]
 
     def _image(self, ticket: Ticket) -> tuple[str, Loaded | None]:
-        """Key and, unless it is encoded already, pixels of a ticket's image; raises `AdaFVError`."""
+        """Key and, unless it is encoded already, pixels of a ticket's image; raises what reading it raised."""
         if ticket.image is None or ticket.question is None:
             raise InputError("a ticket without an image", "")
         image = ticket.image.result()
@@ -227,12 +241,3 @@ class Scheduler:
 
 def _length(ticket: Ticket) -> int:
     return ticket.prompt.text_tokens if ticket.prompt is not None else 0
-
-
-def _error_of(attempt: Callable[[list[_Part]], None], batch: list[_Part]) -> AdaFVError | None:
-    """Why an attempt failed: without a traceback, which would keep its tensors in memory meanwhile."""
-    try:
-        attempt(batch)
-    except (InputError, OutOfMemoryError) as error:
-        return type(error)(error.what, error.fix)
-    return None

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from adafv.errors import ImageError, InputError
+from adafv.errors import ImageError, InputError, InternalError
 from adafv_cli.work.lines import Line
 
 MAX_LINE_BYTES = 64 * 2**20
 IDS = ("question_id", "id", "custom_id")  # of several, the first counts and the others are metadata
 TEXTS = ("text", "question", "prompt")
 
+DEEPEST = 700  # levels of nesting: all that is done with a line recurses, and Python stops at 1,000 calls
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 2**20
 
@@ -51,12 +52,14 @@ def parse(number: int, raw: bytes | None, folder: Path) -> Line:
     line = Line(number, number)
     try:
         found = _object(raw)
+        for step in (_with_id, _with_metadata, _with_text, partial(_with_image, folder=folder)):
+            line = step(line, found)
+            if line.failure is not None:
+                break
     except InputError as error:
         return line.failed(error)
-    for step in (_with_id, _with_metadata, _with_text, partial(_with_image, folder=folder)):
-        line = step(line, found)
-        if line.failure is not None:
-            break
+    except Exception as error:  # one line must not end the run, whatever is wrong with it
+        return line.failed(InternalError(f"unexpected {type(error).__name__}: {error}", "report it"))
     return line
 
 
@@ -72,11 +75,25 @@ def _object(raw: bytes | None) -> dict[str, Any]:
     except ValueError as error:
         hint = "a JSON array becomes lines with: jq -c '.[]'" if raw.lstrip()[:1] == b"[" else "one object a line"
         raise InputError(f"the line is not JSON: {error}", hint) from None
+    if raw.count(b"[") + raw.count(b"{") > DEEPEST and _depth(found) > DEEPEST:
+        raise InputError(f"the line is nested more than {DEEPEST} levels deep", "a line is one flat object")
     if not isinstance(found, dict):
         array = isinstance(found, list)
         hint = "a JSON array becomes lines with: jq -c '.[]'" if array else "one object a line"
         raise InputError(f"the line is no JSON object but {_short(found)}", hint)
     return found
+
+
+def _depth(value: Any) -> int:
+    """Count levels of nesting, without recursion."""
+    depth, level = 0, [value]
+    while level := [inner for one in level if isinstance(one, dict | list) for inner in _inner(one)]:
+        depth += 1
+    return depth
+
+
+def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _no_constant(name: str) -> None:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from adafv.errors import AdaFVError
+from adafv.errors import AdaFVError, InternalError
 from adafv.records import Answer
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.streaming.runs import Asked
-from adafv_cli.console import VERBOSE, ReaderGone, Streams
+from adafv_cli.console import DEBUG, VERBOSE, ReaderGone, Streams
 from adafv_cli.exits import Exit
 from adafv_cli.interrupts import Interrupts
 from adafv_cli.loading import DEMO_NOTE, is_scene, load_model
@@ -108,7 +108,14 @@ class Run:
             self._conclude(outcome)
         if outcome == "interrupted":
             return Exit.INTERRUPTED
+        if self._defects:
+            return Exit.BUG
         return Exit.SOME_FAILED if self.tally.failed else Exit.OK
+
+    @property
+    def _defects(self) -> int:
+        """Failed answers that are nobody's fault but the tool's."""
+        return sum(failed.type == InternalError.__name__ for failed in self.tally.failed)
 
     def _nothing(self) -> Exit:
         if not self.questions.lines:
@@ -202,6 +209,11 @@ class Run:
             share, listed = self.results.failures(self.tally)
             self.streams.error(AdaFVError(f"{share} failed:"))
             self.streams.console.print(summary.failures(listed), soft_wrap=True)
+        if self._defects:
+            many = "failures are defects" if self._defects > 1 else "failure is a defect"
+            what = f"{self._defects} {many} of adafv or of a library, not of the input"
+            hint = "" if self.streams.verbosity >= DEBUG else "run with -vv for the tracebacks"
+            self.streams.error(AdaFVError(what, hint))
         if outcome != "finished" or self.tally.failed:
             self._say_how_to_resume(finished=outcome == "finished")
         if self.report is not None:
