@@ -67,7 +67,7 @@ class Budget:
 
 
 def _share_text(share: Fraction) -> str:
-    """A share in percent, without zeros that say nothing."""
+    """Write a share in percent, without zeros that say nothing."""
     whole, part = divmod(share * 100, 1)
     digits = f"{int(part * 10**18):018d}".rstrip("0")
     return f"{whole}.{digits}%" if digits else f"{whole}%"

@@ -133,7 +133,7 @@ class _Chooser(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter(1, torch.minimum(drawn, last), 0.0)
 
     def _drawn(self, step: int) -> Tensor:
-        """(rows, 1): the random number of each present row for the token at `step`."""
+        """Draw the random number of each present row for the token at `step`: (rows, 1)."""
         if step >= self._draws.shape[1]:
             more = torch.stack([torch.rand(self._AHEAD, generator=one) for one in self._generators])
             self._draws = torch.cat([self._draws, more.to(self._draws.device)], dim=1)

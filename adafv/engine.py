@@ -244,7 +244,7 @@ class Model:
         )
 
     def _report(self, request: Request, outcome: Outcome, run: RunSettings, watch: Stopwatch, longest: int) -> Answer:
-        """The answer of one request of a batch whose longest answer has `longest` tokens."""
+        """Report on one request of a batch whose longest answer has `longest` tokens."""
         return reported(
             self._blank(request.question, run),
             request,

@@ -55,7 +55,7 @@ class Evidence:
 
     @classmethod
     def of_scores(cls, saliency: Tensor, similarity: Tensor, crop: Tensor | None = None) -> Evidence:
-        """From scores alone, of images without padding whose candidates form one row.
+        """Make evidence of scores alone, for images without padding whose candidates form one row.
 
         Args:
             saliency: (B, N).
@@ -82,13 +82,13 @@ class Evidence:
         )
 
     def on_cpu(self) -> Evidence:
-        """The same tensors on the CPU."""
+        """Move the tensors to the CPU."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
     def part(self, rows: slice) -> Evidence:
-        """Some of the images, without the padding that none of them needs."""
+        """Take some of the images, without the padding that none of them needs."""
         values = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
         visual, texts = max(self.lengths[rows]), max(values["text_lengths"])
         for name in ("saliency", "tokens", "features", "valid", "crop", "cell"):
@@ -124,13 +124,13 @@ class Selection:
 
     @classmethod
     def of_mask(cls, kept: Tensor, keep: int, by_saliency: Tensor, by_similarity: Tensor) -> Selection:
-        """From (B, N) masks, `kept` true exactly `keep` times a row. No host synchronisation."""
+        """Select by (B, N) masks, `kept` true exactly `keep` times a row. No host synchronisation."""
         indices = compress(kept, keep)
         return cls(indices, by_saliency.gather(1, indices), by_similarity.gather(1, indices))
 
 
 def compress(mask: Tensor, count: int) -> Tensor:
-    """(..., count) int64: the first columns at which each row of `mask` (..., N) is true, ascending.
+    """Find the first columns at which each row of `mask` (..., N) is true, ascending: (..., count) int64.
 
     Rows with fewer end in zeros. `nonzero` would do the same with a host synchronisation.
     """

@@ -109,7 +109,7 @@ class Explanation:
         return any(token.by_saliency is not None for token in self.tokens)
 
     def to_json(self) -> dict[str, Any]:
-        """The answer's JSON object with more keys: the size in `image`; `crops`, `grids`, `words`, `visual_tokens`.
+        """Extend the answer's JSON object: the size in `image`; `crops`, `grids`, `words`, `visual_tokens`.
 
         The values of `visual_tokens` are arrays with one entry for each token.
         """
@@ -178,7 +178,7 @@ def _origins(encoding: ImageEncoding) -> Iterator[tuple[int, int]]:
 def _words(
     texts: Sequence[str], owners: Sequence[int], own: tuple[int, int], reached: Sequence[float]
 ) -> tuple[Word, ...]:
-    """Words from the scores of their tokens."""
+    """Make words of the scores of their tokens."""
     asked, best = set(owners[slice(*own)]), [0.0] * len(texts)
     for owner, score in zip(owners, reached, strict=True):
         best[owner] = max(best[owner], score)
@@ -188,7 +188,7 @@ def _words(
 
 
 def _fates(candidates: Tensor, kept: Kept) -> Iterator[list[Any]]:
-    """For all candidates: whether they are kept, by saliency, by similarity. Newlines are no candidates."""
+    """Tell of all candidates whether they are kept, by saliency, by similarity. Newlines are no candidates."""
     yield torch.isin(candidates, kept.places).tolist()
     for mask in (kept.by_saliency, kept.by_similarity):
         yield (
@@ -199,7 +199,7 @@ def _fates(candidates: Tensor, kept: Kept) -> Iterator[list[Any]]:
 
 
 def _pictures(values: Tensor, processor: Any) -> list[Image.Image]:
-    """(crops, 3, H, W) pixels, as the vision tower takes them, as pictures."""
+    """Turn (crops, 3, H, W) pixels, as the vision tower takes them, into pictures."""
     if processor.do_normalize:
         mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (processor.image_mean, processor.image_std))
         values = values * std + mean

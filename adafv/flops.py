@@ -159,7 +159,7 @@ def prefill(geometry: TextGeometry, tokens: int) -> int:
 
 
 def decode(geometry: TextGeometry, prompt_tokens: int, generated: int) -> int:
-    """All forwards behind the prefill of an answer of `generated` tokens: `generated - 1` of them.
+    """Count all forwards behind the prefill of an answer of `generated` tokens: `generated - 1` of them.
 
     The prefill gives the first token, and nothing is run on the last. Each forward takes one token, attends
     to the cache and itself, and ends in the LM head.
@@ -180,6 +180,6 @@ def kv_cache_bytes(geometry: TextGeometry, tokens: int, bytes_per_value: int) ->
 
 
 def _forward(geometry: TextGeometry, tokens: int, pairs: int, logits: int) -> int:
-    """`tokens` through all layers, `pairs` of query and key, and the LM head at `logits` positions."""
+    """Count `tokens` through all layers, `pairs` of query and key, and the LM head at `logits` positions."""
     attention = 4 * pairs * geometry.heads * geometry.head_dim * geometry.layers
     return 2 * tokens * geometry.weights + attention + 2 * logits * geometry.hidden * geometry.vocab

@@ -43,12 +43,12 @@ class Kept:
 
     @classmethod
     def everything(cls, image: ImageEncoding) -> Kept:
-        """The unpruned image."""
+        """Keep the whole image."""
         return cls(image.packed, torch.arange(len(image.packed), device=image.packed.device))
 
     @classmethod
     def chosen(cls, image: ImageEncoding, selection: Selection, row: int) -> Kept:
-        """One row of a selection."""
+        """Keep what one row of a selection says."""
         places = image.candidates[selection.indices[row]]
         masks = (selection.by_saliency, selection.by_similarity)
         return cls(image.packed[places], places, *(None if mask is None else mask[row] for mask in masks))
@@ -81,7 +81,7 @@ class Pipeline:
         self.devices = sorted(held | {self._home}, key=str)
 
     def preprocess(self, image: Image) -> Pixels:
-        """One RGB image to pixels on the CPU; may be called from any thread.
+        """Turn one RGB image into pixels on the CPU; may be called from any thread.
 
         Raises:
             ImageError: a strip too thin to be resized.
@@ -131,7 +131,7 @@ class Pipeline:
         return self._evidence([request], [self._embed(request)], [0], {"text"})
 
     def frames(self, size: tuple[int, int]) -> list[Frame]:
-        """Where the crops of an image of `size` (height, width) lie in it."""
+        """Tell where the crops of an image of `size` (height, width) lie in it."""
         return self._stages.frames(size)
 
     @property
@@ -166,7 +166,7 @@ class Pipeline:
                 torch.cuda.reset_peak_memory_stats(device)
 
     def _embed(self, request: Request) -> Tensor:
-        """(T, D): all text of a prompt, that before the image first."""
+        """Embed all text of a prompt, that before the image first: (T, D)."""
         return self._stages.embed(request.prompt.before + request.prompt.after)
 
     def _room(self, request: Request, run: RunSettings) -> int | None:
@@ -230,7 +230,7 @@ class Pipeline:
 
 
 def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: RunSettings) -> Spliced:
-    """The prompt as the language model takes it; `text` is of `Pipeline._embed`."""
+    """Splice the prompt as the language model takes it; `text` is of `Pipeline._embed`."""
     before, original = len(request.prompt.before), run.positions == "original"
     spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(request.image.packed), original)
     return replace(spliced, seed=request.seed(run.seed), room=room)

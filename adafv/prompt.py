@@ -1,4 +1,4 @@
-"""From a question to token ids, through the checkpoint's own chat template; spans are found from the ids."""
+"""Turns a question into token ids, through the checkpoint's own chat template; spans are found from the ids."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Prompter:
         return text
 
     def _render(self, template: str, question: str, system: str = "") -> str:
-        """One turn, in content parts: published templates lose the text of a message that is a plain string."""
+        """Render one turn, in content parts: published templates lose the text of a message that is a plain string."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if system:
@@ -148,7 +148,7 @@ class Prompter:
         return text
 
     def _choose(self, fallback: str) -> str:
-        """The checkpoint's own template, unless it has none or one that its family never saw."""
+        """Choose the checkpoint's own template, unless it has none or one that its family never saw."""
         own = getattr(self._processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)
         template: str | None = own.get("default") if isinstance(own, dict) else own
         if not template:
@@ -159,7 +159,7 @@ class Prompter:
         return fallback if fault else template
 
     def _fault(self, template: str, fallback: str) -> str:
-        """What is wrong with a template that can be rendered all the same; empty when nothing is.
+        """Tell what is wrong with a template that can be rendered all the same; empty when nothing is.
 
         Raises:
             CheckpointError: it is no Jinja.
@@ -185,7 +185,7 @@ class Prompter:
 
 
 def _without_instruction(question: str) -> str:
-    """The question alone; all of it where it is nothing but an instruction."""
+    """Take the question alone; all of it where it is nothing but an instruction."""
     for instruction in INSTRUCTIONS:
         if question.lower().endswith(instruction.lower()):
             return question[: -len(instruction)].rstrip() or question
@@ -193,6 +193,6 @@ def _without_instruction(question: str) -> str:
 
 
 def _tokens_of(offsets: list[tuple[int, int]], begin: int, end: int) -> tuple[int, int] | None:
-    """The tokens that hold a character of text[begin:end]: first, and behind the last; `None` when there is none."""
+    """Find the tokens that hold a character of text[begin:end]: first, and behind the last; `None` if there is none."""
     found = [number for number, (first, last) in enumerate(offsets) if first < end and last > begin]
     return (found[0], found[-1] + 1) if found else None

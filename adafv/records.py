@@ -210,7 +210,7 @@ class Answer:
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:22]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object in the documented key order."""
+        """Make a JSON object in the documented key order."""
         out: dict[str, Any] = {
             "question_id": self.question_id,
             "prompt": self.prompt,
@@ -231,7 +231,7 @@ class Answer:
 
 
 def _plain(record: Any) -> dict[str, Any] | None:
-    """A record as JSON; seconds to the microsecond, beyond which clocks say nothing."""
+    """Turn a record into JSON; seconds to the microsecond, beyond which clocks say nothing."""
     if record is None:
         return None
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(record).items()}

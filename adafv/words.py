@@ -11,7 +11,7 @@ _UNSPACED = 0x2E80  # from here on, scripts do not set words apart: each token s
 
 
 def words_of(tokenizer: Any, ids: Sequence[int]) -> tuple[list[str], list[int]]:
-    """Words, and for each token the number of the word that it belongs to.
+    """Join tokens to words, and tell for each token the number of the word that it belongs to.
 
     Punctuation stands alone. A space belongs to the word behind it; line ends are words, written with escapes.
 
@@ -34,7 +34,7 @@ def words_of(tokenizer: Any, ids: Sequence[int]) -> tuple[list[str], list[int]]:
 
 
 def _piece(tokenizer: Any, ids: Sequence[int], number: int) -> str:
-    """What a token adds to the text in front of it."""
+    """Read what a token adds to the text in front of it."""
     first = max(0, number - _BEFORE)
     before, text = (
         str(tokenizer.decode(ids[first:end], skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -44,7 +44,7 @@ def _piece(tokenizer: Any, ids: Sequence[int], number: int) -> str:
 
 
 def _continues(last: str, piece: str) -> bool:
-    """Whether a piece goes on with the word that ends in the character `last`."""
+    """Tell whether a piece goes on with the word that ends in the character `last`."""
     if not last or not piece or last == " ":
         return bool(last)  # at the start there is no word to go on with
     return last.isalnum() and piece[0].isalnum() and max(ord(last), ord(piece[0])) < _UNSPACED

@@ -28,7 +28,7 @@ class LanguageModel:
 
     @classmethod
     def of(cls, config: Any) -> LanguageModel:
-        """From the configuration of a LLaVA."""
+        """Read the configuration of a LLaVA."""
         text, geometry = config.text_config, flops.TextGeometry.from_config(config)
         return cls(
             model_type=text.model_type,
@@ -59,7 +59,7 @@ class VisionTower:
 
     @classmethod
     def of(cls, config: Any) -> VisionTower:
-        """From the configuration of a LLaVA."""
+        """Read the configuration of a LLaVA."""
         vision = config.vision_config
         return cls(
             model_type=vision.model_type,

@@ -69,7 +69,7 @@ def count_parameters(config: Any) -> tuple[Parameters, WeightBytes]:
 
 
 def _weight_bytes(model: Any, loaded: int) -> WeightBytes:
-    """As bitsandbytes holds them: int8 with one float32 scale a row, int4 with one a block."""
+    """Count bytes as bitsandbytes holds weights: int8 with one float32 scale a row, int4 with one a block."""
     linear = [module.weight for module in model.model.language_model.modules() if isinstance(module, nn.Linear)]
     quantized = sum(weight.numel() for weight in linear)
     rest = 2 * (loaded - quantized)

@@ -42,18 +42,18 @@ class Frame:
         return cls(width, height, 0.0, 0.0, 1.0, 1.0, (0.0, 0.0, float(width), float(height)))
 
     def resized(self, width: int, height: int) -> Frame:
-        """As `width` x `height` pixels."""
+        """Resize to `width` x `height` pixels."""
         across, down = self.across * self.width / width, self.down * self.height / height
         return replace(self, width=width, height=height, across=across, down=down)
 
     def window(self, left: int, top: int, width: int, height: int) -> Frame:
-        """A part, in pixels of this picture; what lies outside of it is padding."""
+        """Cut out a part, in pixels of this picture; what lies outside of it is padding."""
         x, y = self.left + left * self.across, self.top + top * self.down
         cut = replace(self, width=width, height=height, left=x, top=y)
         return replace(cut, seen=_common(self.seen, (x, y, x + width * self.across, y + height * self.down)))
 
     def cell(self, number: int, columns: int, side: int) -> Box | None:
-        """What a cell of `side` x `side` pixels shows of the image; `None` where that is nothing.
+        """Tell what a cell of `side` x `side` pixels shows of the image; `None` where that is nothing.
 
         Args:
             number: cells are counted row by row.
@@ -66,7 +66,7 @@ class Frame:
 
 
 def single_crop(width: int, height: int, processor: Any) -> Frame:
-    """The one crop that CLIP's image processor and its kin make of an image of `width` x `height` pixels."""
+    """Place the one crop that CLIP's image processor and its kin make of an image of `width` x `height` pixels."""
     frame = Frame.whole(width, height)
     if getattr(processor, "do_pad", False) and hasattr(processor, "pad_to_square"):
         side = max(width, height)
@@ -75,7 +75,7 @@ def single_crop(width: int, height: int, processor: Any) -> Frame:
 
 
 def thumbnail_and_tiles(width: int, height: int, processor: Any, resolutions: Sequence[Sequence[int]]) -> list[Frame]:
-    """The crops of LLaVA-NeXT's image processor: the whole image squeezed into one, then the tiles, row by row.
+    """Place the crops of LLaVA-NeXT's image processor: the whole image squeezed into one, then the tiles, row by row.
 
     Args:
         width, height: of the image.
@@ -101,7 +101,7 @@ def thumbnail_and_tiles(width: int, height: int, processor: Any, resolutions: Se
 
 
 def _sized(frame: Frame, processor: Any) -> Frame:
-    """What every image processor does: resize, then cut a window out of the middle."""
+    """Resize, then cut a window out of the middle, as every image processor does."""
     if processor.do_resize:
         frame = frame.resized(*_resized(frame.width, frame.height, processor.size))
     if not processor.do_center_crop:
@@ -123,7 +123,7 @@ def _resized(width: int, height: int, size: Any) -> tuple[int, int]:
 
 
 def _middle(whole: int, part: int) -> int:
-    """Where a window of `part` pixels begins; of padding, one pixel more comes first."""
+    """Tell where a window of `part` pixels begins; of padding, one pixel more comes first."""
     return (whole - part) // 2
 
 

@@ -23,7 +23,7 @@ class LlavaStages(Stages):
 
     @staticmethod
     def plan(config: Any, height: int, width: int) -> ImagePlan:
-        """One crop, whatever the size of the image."""
+        """Plan one crop, whatever the size of the image."""
         side = config.vision_config.image_size // config.vision_config.patch_size
         return ImagePlan(crops=1, visual=side**2, newlines=0, grids=((side, side),))
 
@@ -33,7 +33,7 @@ class LlavaStages(Stages):
         return [single_crop(width, height, self._processor.image_processor)]
 
     def preprocess(self, image: Image) -> Pixels:
-        """As `Stages.preprocess`; the image's shorter side becomes the crop's, however long the other one then is."""
+        """Preprocess as all stages do; the shorter side becomes the crop's, however long the other one then is."""
         edge = (getattr(self._processor.image_processor, "size", None) or {}).get("shortest_edge")
         if edge:
             check_resized(image, edge)

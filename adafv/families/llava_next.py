@@ -81,7 +81,7 @@ class LlavaNextStages(Stages):
         )
 
     def _packing(self, tokens: Tensor, pixels: Pixels, newline: Tensor) -> Tensor:
-        """The model's own packing of one image: (crops, P, D) to (packed, D)."""
+        """Run the model's own packing of one image: (crops, P, D) to (packed, D)."""
         packed, _ = self.model.model.pack_image_features(
             [tokens],
             [pixels.size],

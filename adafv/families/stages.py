@@ -105,7 +105,7 @@ class Stages(ABC):
         return [self._pack(*parts) for parts in zip(images, *split, strict=True)]
 
     def _vision_features(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """(crops, 3, H, W) pixels to (crops, P, C) features and (crops, P) float32 saliency, both without [CLS]."""
+        """Turn (crops, 3, H, W) pixels into (crops, P, C) features and (crops, P) float32 saliency, without [CLS]."""
         values = values.to(execution_device(self._tower), self._tower.dtype)
         with recording(self._recorded) as recorded:
             home = self._tower(values).last_hidden_state.device
@@ -117,7 +117,7 @@ class Stages(ABC):
         return features[:, 1:], saliency.to(home)
 
     def embed(self, ids: list[int]) -> Tensor:
-        """(T, D) input embeddings of text tokens."""
+        """Embed text tokens: (T, D)."""
         table = self.model.get_input_embeddings()
         embedded: Tensor = table(torch.tensor(ids, dtype=torch.long, device=execution_device(table)))
         return embedded

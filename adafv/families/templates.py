@@ -79,19 +79,19 @@ _YI_VOCABULARY, _LLAMA3_VOCABULARY = 64_000, 128_000
 
 
 def llava(config: Any) -> str:
-    """The documented template of a LLaVA-1.5 configuration, whose language model is known by its vocabulary."""
+    """Choose the documented template of a LLaVA-1.5 configuration, whose language model is known by its vocabulary."""
     return _by_vocabulary(config.text_config, otherwise=VICUNA, llama3=LLAMA3)
 
 
 def llava_next(config: Any) -> str:
-    """The documented template of a LLaVA-NeXT configuration, by type and vocabulary of its language model."""
+    """Choose the documented template of a LLaVA-NeXT configuration, by type and vocabulary of its language model."""
     if config.text_config.model_type == "mistral":
         return MISTRAL
     return _by_vocabulary(config.text_config, otherwise=VICUNA_NEXT, llama3=LLAMA3_NEXT)
 
 
 def vip_llava(_config: Any) -> str:
-    """The documented template of ViP-LLaVA."""
+    """Choose the documented template of ViP-LLaVA."""
     return VIP
 
 

@@ -18,7 +18,7 @@ _BETWEEN = " \u00b7 "
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of letters, in points."""
+    """Sizes of letters, in points."""
 
     question: float = 10.0
     answer: float = 8.5
@@ -38,7 +38,7 @@ def header(explanation: Explanation, width: float, sizes: Sizes) -> list[tuple[s
 
 
 def titles(explanation: Explanation, layer: int) -> list[str]:
-    """Of the panels of one layer."""
+    """Name the panels of one layer."""
     numbers = explanation.layers[layer]
     kept = f"{sum(explanation.tokens[number].kept for number in numbers)} of {len(numbers)}"
     image = f"image, {explanation.image.width} \u00d7 {explanation.image.height}"
@@ -52,7 +52,7 @@ def titles(explanation: Explanation, layer: int) -> list[str]:
 
 
 def best_words(explanation: Explanation, width: float, size: float) -> str:
-    """The most matching of the question's own words with their similarities, each once, as many as fit."""
+    """List the question's best matching own words with their similarities, each once, as many as fit."""
     best: dict[str, float] = {}
     for word in explanation.words:
         if word.own and word.text:
@@ -65,12 +65,12 @@ def best_words(explanation: Explanation, width: float, size: float) -> str:
 
 
 def number(value: float) -> str:
-    """Two digits of a score."""
+    """Write a score with two digits."""
     return f"{value:#.2g}" if value else "0"
 
 
 def colour(token: VisualToken) -> Colour | None:
-    """Of the signal that chose a token; `None` when it was dropped."""
+    """Choose the colour of the signal that chose a token; `None` when it was dropped."""
     if not token.kept:
         return None
     if token.by_saliency and token.by_similarity:

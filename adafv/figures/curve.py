@@ -51,7 +51,7 @@ def render(
     partial: bool = False,
     dpi: int = DPI,
 ) -> bytes:
-    """The figure as a file's content; the same points give the same bytes.
+    """Draw the figure as a file's content; the same points give the same bytes.
 
     Args:
         points: of one sweep, the unpruned first.
@@ -95,7 +95,7 @@ class _Curve:
         self._titles(points, model, partial)
 
     def _scales(self, points: Sequence[Point]) -> None:
-        """Tokens on a logarithmic scale; room on the left for the names, on the right for the unpruned model."""
+        """Scale tokens logarithmically; leave room on the left for the names, on the right for the unpruned model."""
         axes = self.axes
         kept = sorted({_kept(point) for line in self.lines.values() for point in line} or {1.0})
         visual = _kept(self.whole) if self.whole else kept[-1]
@@ -148,7 +148,7 @@ class _Curve:
         self.axes.plot([_kept(self.whole)], [value], marker="d", markersize=7, color=_INK, linestyle="", zorder=4)
 
     def _draw(self) -> None:
-        """The lines, side by side by a little, and their names at their left ends."""
+        """Draw the lines, side by side by a little, and their names at their left ends."""
         others = iter(_MORE * (1 + len(self.lines)))
         looks = {name: _LOOKS.get(name) or next(others) for name in self.lines}
         names: list[tuple[float, float, str, str]] = []
@@ -172,7 +172,7 @@ class _Curve:
         self._names(names)
 
     def _names(self, names: Sequence[tuple[float, float, str, str]]) -> None:
-        """Each name beside the beginning of its line, or as near to it as there is room."""
+        """Write each name beside the beginning of its line, or as near to it as there is room."""
         low, high = self.axes.get_ylim()
         line = (high - low) * _TEXT * 1.25 / 72 / (_SIZE[1] * 0.735)
         heights = spread([height for _, height, _, _ in names], line, low + line / 2, high - line / 2)
@@ -187,7 +187,7 @@ class _Curve:
             )
 
     def _mark(self) -> None:
-        """A ring around what is recommended."""
+        """Draw a ring around what is recommended."""
         chosen = self.recommendation.point
         place = self.places.get((chosen.pruner, chosen.keep)) if chosen else None
         if place is not None:
@@ -230,7 +230,7 @@ def _kept(point: Point) -> float:
 
 
 def _title(model: str, said: str, room: float) -> str:
-    """Of at most `room` points: the checkpoint's whole name, or the end of its path, or as much of that as fits."""
+    """Fit the title into `room` points: the checkpoint's whole name, the end of its path, or as much of it as fits."""
     name = readable(model)
     if not name:
         return said

@@ -25,7 +25,7 @@ _BAR, _SQUARE = 0.08, 0.085  # inches: height of a colour bar, side of a square 
 
 
 def render(explanation: Explanation, kind: str = "png", dpi: int = DPI) -> bytes:
-    """The picture as a file's content; the same explanation gives the same bytes.
+    """Draw the picture as a file's content; the same explanation gives the same bytes.
 
     Args:
         explanation: what `Model.explain` returned.
@@ -104,7 +104,7 @@ class _Drawing:
         return axes
 
     def _borders(self, axes: Axes, numbered: bool) -> None:
-        """Of the tiles, with their numbers."""
+        """Draw the borders of the tiles, with their numbers."""
         from matplotlib.patches import Rectangle
 
         for number, crop in enumerate(self.explanation.crops[1:], start=1):
@@ -130,7 +130,7 @@ class _Drawing:
         self._legend(kept, unseen)
 
     def _bar(self, name: str, spot: Spot) -> None:
-        """The colours of a signal, with values at its ends and in the middle."""
+        """Draw the colours of a signal, with values at its ends and in the middle."""
         top = max(getattr(token, name) for token in self.explanation.tokens)
         width = min(BAR_WIDTH, spot.width)
         place = Spot(spot.left, spot.top + 0.08, width, _BAR).snapped(self.dpi)

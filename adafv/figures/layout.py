@@ -60,7 +60,7 @@ def width_for(aspect: float, layers: int) -> float:
 
 
 def arrange(aspect: float, layers: int, header: float) -> Layout:
-    """The layout for images of this width over height, under a header of that height."""
+    """Lay out panels for images of this width over height, under a header of that height."""
     width, height = _panel(aspect, layers)
     start = _MARGIN + header + _SPACE
     cell = max(width, _NARROWEST)

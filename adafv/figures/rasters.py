@@ -31,7 +31,7 @@ _GROUND = 225  # the grey that a colour bar shows its colours on
 
 
 def places(explanation: Explanation, numbers: Sequence[int], shape: tuple[int, int]) -> NDArray[np.int64]:
-    """Which token each pixel belongs to, -1 where none does.
+    """Tell which token each pixel belongs to, -1 where none does.
 
     Args:
         explanation: whose tokens.
@@ -56,7 +56,7 @@ def whole(image: Image.Image, shape: tuple[int, int]) -> Pixels:
 
 
 def crops(explanation: Explanation, owners: NDArray[np.int64]) -> Pixels:
-    """Each crop's pixels where its tokens are (`owners`, as of `places`), hatching elsewhere."""
+    """Show each crop's pixels where its tokens are (`owners`, as of `places`), hatching elsewhere."""
     rows, columns = owners.shape
     across, down = explanation.image.width / columns, explanation.image.height / rows
     drawn = hatching(owners.shape)
@@ -75,7 +75,7 @@ def crops(explanation: Explanation, owners: NDArray[np.int64]) -> Pixels:
 
 
 def hatching(shape: tuple[int, int]) -> Pixels:
-    """What stands for the area that no token shows."""
+    """Draw what stands for the area that no token shows."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     width = max(2, max(shape) // 100)
     stripes: Pixels = np.array((UNSEEN, _STRIPE), dtype=np.uint8)[(rows + columns) // width % 2]
@@ -91,12 +91,12 @@ def heat(background: Pixels, owners: NDArray[np.int64], values: Sequence[float],
 
 
 def bar(ramp: str, length: int) -> Pixels:
-    """(1, length): the colours of `heat`, from nothing to the top."""
+    """List the colours of `heat` from nothing to the top: (1, length)."""
     return _blended(np.full((1, length, 3), _GROUND, dtype=np.uint8), ramp, np.linspace(0, 1, length)[None])
 
 
 def levels_of(values: Sequence[float], top: float) -> NDArray[np.float64]:
-    """0 to 1: places on a square-root scale."""
+    """Scale values to 0 to 1, by square roots."""
     return np.sqrt(np.asarray(values, dtype=np.float64) / (top or 1))
 
 
@@ -123,7 +123,7 @@ def fates(background: Pixels, owners: NDArray[np.int64], colours: Sequence[Colou
 
 
 def border(owners: NDArray[np.int64], dpi: int) -> int:
-    """A width for borders around tokens of that size: a hundredth of an inch, less where they are small."""
+    """Choose a width for borders around tokens of that size: a hundredth of an inch, less where they are small."""
     _, areas = np.unique(owners[owners >= 0], return_counts=True)
     side = np.sqrt(np.median(areas)) if len(areas) else 1
     return int(max(1, min(round(dpi / 100), round(side / 8))))

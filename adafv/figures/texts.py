@@ -11,7 +11,7 @@ _MISSING = "\u25a1"
 
 
 def readable(text: str) -> str:
-    """In one line, without control characters, and with a box for each character that no font here has."""
+    """Make one line of a text, without control characters, with a box for each character that no font here has."""
     text = " ".join("".join(" " if unicodedata.category(one) == "Cc" else one for one in text).split())
     text = "".join(one for one in text if unicodedata.category(one) not in ("Cf", "Cs", "Co"))
     missing = {one for one in text if ord(one) not in _characters(_BASE)}
@@ -46,14 +46,14 @@ def wrapped(text: str, width: float, size: float, lines: int) -> list[str]:
 
 
 def shortened(text: str, width: float, size: float) -> str:
-    """As much of a readable text as fits, with an ellipsis where it is cut."""
+    """Cut a readable text to what fits, with an ellipsis where it is cut."""
     if width_of(text, size) <= width:
         return text
     return text[: _fitting(text, width - width_of("\u2026", size), size)].rstrip() + "\u2026"
 
 
 def width_of(text: str, size: float) -> float:
-    """In points."""
+    """Measure a text in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -63,7 +63,7 @@ def width_of(text: str, size: float) -> float:
 
 
 def _line(text: str, width: float, size: float) -> tuple[str, str]:
-    """The first line, broken at a space where there is one, and what is left."""
+    """Split off the first line, at a space where there is one, from what is left."""
     if width_of(text, size) <= width:
         return text, ""
     end = max(1, _fitting(text, width, size))
@@ -73,7 +73,7 @@ def _line(text: str, width: float, size: float) -> tuple[str, str]:
 
 
 def _fitting(text: str, width: float, size: float) -> int:
-    """How many of the first characters fit."""
+    """Count how many of the first characters fit."""
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2

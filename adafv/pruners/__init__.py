@@ -55,7 +55,7 @@ class Pruner:
         select: `(evidence, keep)` to the `keep` tokens kept of each image, where `keep` is less than any image has.
         reads: which parts of the evidence it looks at, of `text` (cosine and similarity), `tokens` and `features`.
             What it does not look at is neither computed nor charged.
-        flops: of one image, in closed form; without what is charged as the score (text tokens times visual tokens).
+        flops: cost of selecting for one image, in closed form. The similarity matrix is counted separately, as `score`.
     """
 
     select: Callable[[Evidence, int], Selection]
@@ -74,7 +74,7 @@ class Pruner:
 
 
 def names() -> tuple[str, ...]:
-    """Every pruner's name, the default first, those of other packages last. Imports no torch."""
+    """List every pruner's name, the default first, those of other packages last. Imports no torch."""
     return (*BUILT_IN, *_others())
 
 
@@ -88,7 +88,7 @@ def check(name: str) -> None:
 
 @cache
 def get(name: str) -> Pruner:
-    """The pruner of that name.
+    """Get the pruner of that name.
 
     Raises:
         InputError: there is none, or another package's cannot be used.

@@ -29,7 +29,7 @@ OFFSET = 1e-6  # keeps the least relevant token in the running
 
 
 def order(evidence: Evidence, keep: int) -> Tensor:
-    """(B, keep) int64: tokens in the order in which they are taken."""
+    """Order tokens as they are taken: (B, keep) int64."""
     relevance = scaled_relevance(evidence)
     cosine = cosine_matrices(evidence.tokens, evidence.lengths)
     own = relevance.square() * cosine.diagonal(dim1=1, dim2=2)
@@ -50,7 +50,7 @@ def order(evidence: Evidence, keep: int) -> Tensor:
 
 
 def scaled_relevance(evidence: Evidence) -> Tensor:
-    """(B, N) float64 in (0, 1]; ones where no token matters more than another; zero on padding."""
+    """Scale relevance to (0, 1]: (B, N) float64; ones where no token matters more than another, zero on padding."""
     relevance = torch.zeros_like(evidence.saliency, dtype=torch.float64)
     parts = zip(relevance, evidence.cosine, evidence.text_lengths, evidence.lengths, strict=True)
     for row, cosine, text_length, length in parts:

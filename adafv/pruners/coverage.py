@@ -49,7 +49,7 @@ class Coverage:
             self._lose(matrix.index_select(0, rows)[None], low[None], high[None], self.gains[image : image + 1])
 
     def _lose(self, matrix: Tensor, low: Tensor, high: Tensor, gains: Tensor) -> None:
-        """Take from `gains` what rows no longer give that were covered up to `low` and now are up to `high`."""
+        """Subtract what each candidate gave these rows between their coverage before, `low`, and now, `high`."""
         for start in range(0, matrix.shape[1], self._step):
             rows = slice(start, start + self._step)
             lost = matrix[:, rows].clamp(low[:, rows, None], high[:, rows, None])

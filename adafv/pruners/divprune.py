@@ -24,7 +24,7 @@ from adafv.pruners.greedy import Taken, cosine_matrices, rows_of, select_greedil
 
 
 def order(evidence: Evidence, keep: int) -> Tensor:
-    """(B, keep) int64: tokens in the order in which they are taken."""
+    """Order tokens as they are taken: (B, keep) int64."""
     distance = cosine_matrices(evidence.tokens, evidence.lengths, outside=-torch.inf).neg_().add_(1)
     distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # no token is its own neighbour
     taken = Taken(evidence.valid, keep)

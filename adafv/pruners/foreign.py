@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def load(point: EntryPoint) -> Pruner:
-    """The pruner behind an entry point: a `Pruner`, or a bare function, which may look at everything.
+    """Load the pruner behind an entry point: a `Pruner`, or a bare function, which may look at everything.
 
     Raises:
         InputError: it cannot be imported, or is neither.
@@ -50,7 +50,7 @@ def load(point: EntryPoint) -> Pruner:
 
 
 def _called(where: str, function: Callable[..., _T], *args: object) -> _T:
-    """The call, with a failure that says whose it is. Want of memory is the engine's to deal with."""
+    """Call, with a failure that says whose it is. Want of memory is the engine's to deal with."""
     try:
         return function(*args)
     except Exception as error:
@@ -61,7 +61,7 @@ def _called(where: str, function: Callable[..., _T], *args: object) -> _T:
 
 
 def _fault(selection: Selection, evidence: Evidence, keep: int) -> str:
-    """What is wrong with a selection; empty when nothing is. Synchronises with the device."""
+    """Tell what is wrong with a selection; empty when nothing is. Synchronises with the device."""
     if not isinstance(selection, Selection):
         return f"answered a {type(selection).__name__}, not a Selection"
     splits = (("by_saliency ", selection.by_saliency), ("by_similarity ", selection.by_similarity))
@@ -81,7 +81,7 @@ def _fault(selection: Selection, evidence: Evidence, keep: int) -> str:
 
 
 def _misfit(found: object, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> str:
-    """How something differs from a tensor of that kind; empty when it does not."""
+    """Tell how something differs from a tensor of that kind; empty when it does not."""
     if not isinstance(found, torch.Tensor):
         return f"a {type(found).__name__}, not a tensor"
     if tuple(found.shape) != shape or found.dtype != dtype:

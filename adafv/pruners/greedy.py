@@ -16,7 +16,7 @@ BLOCK = 512  # rows of a matrix of cosines that are computed together
 
 
 def select_greedily(order: Callable[[Evidence, int], Tensor], evidence: Evidence, keep: int) -> Selection:
-    """What `order` takes, in position order; a batch goes in portions whose pairs of tokens fit into memory.
+    """Select what `order` takes, in position order; a batch goes in portions whose pairs of tokens fit into memory.
 
     Args:
         order: `(evidence, keep)` to (B, keep) int64, the tokens in the order in which they are taken.
@@ -69,13 +69,13 @@ def _gram(rows: Tensor, out: Tensor) -> None:
 
 
 def rows_of(matrices: Tensor, best: Tensor) -> Tensor:
-    """(B, N): of each of the (B, M, N) `matrices` the row named by `best` (B, 1)."""
+    """Take of each of the (B, M, N) `matrices` the row named by `best` (B, 1): (B, N)."""
     first = torch.arange(len(best), device=best.device) * matrices.shape[1]
     return matrices.flatten(0, 1).index_select(0, first + best[:, 0])
 
 
 def columns_of(matrices: Tensor, best: Tensor) -> Tensor:
-    """(B, R): of each of the (B, R, N) `matrices` the column named by `best` (B, 1)."""
+    """Take of each of the (B, R, N) `matrices` the column named by `best` (B, 1): (B, R)."""
     return matrices.gather(2, best[:, None].expand(-1, matrices.shape[1], 1))[..., 0]
 
 

@@ -69,14 +69,14 @@ def mixture(evidence: Evidence, keep: int) -> Selection:
 
 
 def _rankings(scores: Tensor, evidence: Evidence, keep: int) -> Tensor:
-    """(2, B, keep): the best by saliency and the best by similarity."""
+    """Rank the best by saliency and the best by similarity: (2, B, keep)."""
     if max(evidence.num_crops) == 1:
         return ranking(scores, evidence.valid, keep)
     return torch.stack((saliency_ranking(evidence, keep), ranking(scores[1], evidence.valid, keep)))
 
 
 def _split(scores: Tensor, left: Tensor, most: int) -> Tensor:
-    """How many of the `left` places saliency gets, and how many similarity, so that the product is largest.
+    """Split the `left` places between saliency and similarity so that the product of what they gain is largest.
 
     Args:
         scores: (2, B, >= most), of saliency and similarity, best first.

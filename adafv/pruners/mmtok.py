@@ -29,7 +29,7 @@ VISION_WEIGHT = 0.5
 
 
 def order(evidence: Evidence, keep: int) -> Tensor:
-    """(B, keep) int64: tokens in the order in which they are taken."""
+    """Order tokens as they are taken: (B, keep) int64."""
     text, image = Coverage(text_rows(evidence)), Coverage(vision_rows(evidence))
     words = evidence.question_mask.sum(dim=1, keepdim=True).clamp(min=1)
     tokens = evidence.valid.sum(dim=1, keepdim=True)
@@ -42,7 +42,7 @@ def order(evidence: Evidence, keep: int) -> Tensor:
 
 
 def text_rows(evidence: Evidence) -> Tensor:
-    """(B, T, N): the softmax of each of the question's own tokens; zero for other text and on padding."""
+    """Spread each of the question's own tokens over the candidates: (B, T, N), zero for other text and on padding."""
     rows = torch.zeros_like(evidence.cosine)
     for row, cosine, length in zip(rows, evidence.cosine, evidence.lengths, strict=True):
         row[:, :length] = (cosine[:, :length] / TEXT_TEMPERATURE).softmax(dim=-1)
@@ -50,7 +50,7 @@ def text_rows(evidence: Evidence) -> Tensor:
 
 
 def vision_rows(evidence: Evidence) -> Tensor:
-    """(B, N, N): the softmax of each candidate over the others and itself; zero on padding."""
+    """Spread each candidate over the others and itself: (B, N, N), zero on padding."""
     rows = cosine_matrices(evidence.features, evidence.lengths)
     for row, length in zip(rows, evidence.lengths, strict=True):
         own = row[:length, :length]

@@ -9,7 +9,7 @@ from adafv.pruners import Pruner
 
 
 def select(evidence: Evidence, keep: int) -> Selection:
-    """Every candidate: (B, N) indices; the engine asks with `keep` = N only."""
+    """Keep every candidate: (B, N) indices; the engine asks with `keep` = N only."""
     return Selection(torch.arange(keep, device=evidence.saliency.device).expand(len(evidence.seeds), -1))
 
 

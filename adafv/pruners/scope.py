@@ -21,7 +21,7 @@ from adafv.pruners.greedy import Taken, cosine_matrices, select_greedily
 
 
 def order(evidence: Evidence, keep: int) -> Tensor:
-    """(B, keep) int64: tokens in the order in which they are taken."""
+    """Order tokens as they are taken: (B, keep) int64."""
     coverage = Coverage(cosine_matrices(evidence.features, evidence.lengths).clamp_(min=0))
     taken = Taken(evidence.valid, keep)
     for _ in range(keep):

@@ -44,7 +44,7 @@ def _points(rows: int, columns: int, count: int) -> list[int]:
 
 
 def _middle(index: int, parts: int, length: int) -> int:
-    """The middle of the `index`-th of `parts` equal parts of `length` cells."""
+    """Find the middle of the `index`-th of `parts` equal parts of `length` cells."""
     return (2 * index + 1) * length // (2 * parts)
 
 

@@ -20,7 +20,7 @@ _DIGITS = 6  # what seconds are rounded to in the lines, by which batches are to
 
 @dataclass
 class Costs:
-    """Of the answers of one setting, as they are in its lines."""
+    """Costs of the answers of one setting, as they are in its lines."""
 
     answers: int = 0
     _sums: dict[tuple[str, str], float] = field(default_factory=dict)

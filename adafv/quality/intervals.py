@@ -68,17 +68,17 @@ class Resampling:
 
 
 def ratio(above: Floats, below: Floats) -> Floats:
-    """Of two columns of sums; not a number where there is nothing below."""
+    """Divide two columns of sums element by element; NaN where the denominator is 0."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
 
 
 def interval(
     statistic: Floats, clusters: int = 0, floor: float | None = None, ceiling: float | None = None
 ) -> Interval | None:
-    """Of (1 + resamples,) values, the first of which is the statistic itself; `None` where it is not defined.
+    """Enclose (1 + resamples,) values, the first of which is the statistic itself; `None` where it is not defined.
 
-    Draws in which it is not defined are left out. What no cluster shows, no draw shows either, and the interval would
-    claim that it never happens; up to three in `clusters` are compatible with seeing none (the rule of three).
+    Draws in which it is not defined are left out. An outcome that was never observed is in no draw, so the interval
+    would collapse: its end is then widened by 3 / `clusters` (the rule of three).
 
     Args:
         statistic: a mean over the clusters, which lies between -1 and 1.

@@ -44,7 +44,7 @@ class Mark:
 
 
 def accepted(metadata: Mapping[str, Any]) -> Accepted | None:
-    """The answers that a question came with: a string, a number, true or false, or a list of them.
+    """Read the answers that a question came with: a string, a number, true or false, or a list of them.
 
     In VQA's own form each of the list is an object with `answer`. Such a list, one of ten, and one in which an answer
     is repeated word for word are taken for several people's answers; any other, such as `["2", "two"]`, for answers
@@ -60,7 +60,7 @@ def accepted(metadata: Mapping[str, Any]) -> Accepted | None:
 
 
 def _texts(given: Any, depth: int = 0) -> list[str]:
-    """As strings; nothing where it is no answer, or nested as no answer is."""
+    """Turn answers into strings; anything that is no answer gives none."""
     if isinstance(given, bool):
         return ["yes" if given else "no"]
     if isinstance(given, str):
@@ -80,7 +80,7 @@ def mark(text: str, right: Accepted) -> Mark:
 
 
 def exact(said: str, answers: tuple[str, ...]) -> float:
-    """1 where a normalised answer is one of the accepted."""
+    """Mark an answer 1 where, normalised, it is one of the accepted."""
     return float(said in answers)
 
 
@@ -98,13 +98,13 @@ def soft_vqa(said: str, answers: tuple[str, ...]) -> float:
 
 
 def says_yes(text: str) -> bool:
-    """As POPE reads an answer: yes, unless its first sentence has the word `no` or `not`."""
+    """Read an answer as POPE does: yes, unless its first sentence has the word `no` or `not`."""
     words = text.split(".")[0].replace(",", "").lower().split()
     return not {"no", "not"} & set(words)
 
 
 def called_for(questions: int, yes_no: int, human: int) -> str:
-    """The metric that the data calls for.
+    """Choose the metric that the data calls for.
 
     Args:
         questions: that came with an answer.

@@ -38,7 +38,7 @@ _WITH_APOSTROPHE = {word.replace("'", ""): word for word in _CONTRACTIONS.split(
 
 
 def normalise(answer: str) -> str:
-    """An answer as it is compared: `The two dogs.` is `2 dogs`."""
+    """Normalise an answer as it is compared: `The two dogs.` is `2 dogs`."""
     text = _without_marks(" ".join(answer.replace(_CURLY, "'").split()))
     words = [_NUMBERS.get(word, word) for word in text.lower().split()]
     words = [word for word in words if word not in _ARTICLES] or words

@@ -1,4 +1,4 @@
-"""From a sheet to points of the quality/cost curve: one for each setting, with intervals and the unpruned beside it."""
+"""Makes points of the quality/cost curve of a sheet: one for each setting, with intervals, the unpruned beside it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class YesNo:
-    """As POPE reports it, yes being positive; `yes_share` is how often yes was said."""
+    """Precision, recall and F1 as POPE reports them, yes being positive; `yes_share` is how often yes was said."""
 
     f1: Interval | None
     precision: Interval | None
@@ -40,7 +40,7 @@ class YesNo:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of one setting over some questions.
+    """The quality of one setting over some questions.
 
     `agreement` with the unpruned model counts equal answers after normalisation. `difference` is paired, to the
     unpruned model: of accuracies where answers are known, else the agreement less one.
@@ -58,7 +58,7 @@ class Quality:
 
     @property
     def interval(self) -> Interval | None:
-        """Of `value`."""
+        """The interval of `value`."""
         if self.accuracy is None:
             return self.agreement
         return Interval(self.accuracy.value, self.accuracy.low, self.accuracy.high)
@@ -87,7 +87,7 @@ class Point:
         return self.pruner == "none"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object in the documented key order."""
+        """Make a JSON object in the documented key order."""
         found: dict[str, Any] = _plain(asdict(replace(self, groups=None)))
         quality = found.pop("quality")
         head = {name: found.pop(name) for name in ("pruner", "keep", "questions", "failed")}
@@ -98,7 +98,7 @@ class Point:
 
 
 def points(sheet: Sheet, metric: str = "auto") -> list[Point]:
-    """Every setting of a sheet, in its order; none before there is an answer.
+    """Sum up every setting of a sheet, in its order; none before there is an answer.
 
     Args:
         sheet: with the unpruned model in its first column.
@@ -135,7 +135,7 @@ def _points(sheet: Sheet, metric: str) -> list[Point]:
 
 
 def _groups(sheet: Sheet, rows: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
-    """The answered rows of each group, by name; of very many, those with the most questions."""
+    """Group the answered rows by name; of very many groups, those with the most questions."""
     if sheet.by is None:
         return {}
     names, numbers = list(sheet.group_names), np.asarray(sheet.groups)
@@ -154,7 +154,7 @@ class _Marks:
         self._kinds, human = np.asarray(sheet.kinds), np.asarray(sheet.human, dtype=bool)
         states = [np.asarray(column.state) for column in sheet.columns]
         self.rows = np.logical_or.reduce([state != 0 for state in states])
-        # An image of which nothing is known is not drawn: beside a single other one it would hide all chance.
+        # Images without an answered question are left out: with only one other image all draws would be equal.
         self.answered = np.logical_or.reduce([state == ANSWERED for state in states])
         known = self.rows & (self._kinds != NO_ANSWER)
         self._yes_no = known & (self._kinds != OTHER)
@@ -164,7 +164,7 @@ class _Marks:
         self._clusters = np.asarray(sheet.clusters)
 
     def qualities(self, rows: NDArray[np.bool_]) -> list[Quality]:
-        """Of every setting, over some rows; the draws are the same for all of them."""
+        """Work out the quality of every setting over some rows; the draws are the same for all of them."""
         columns, found = self._sheet.columns, []
         draws, most = Resampling(self._clusters[rows]), max(1, _AT_ONCE // (self._COLUMNS * max(1, int(rows.sum()))))
         for first in range(0, len(columns), most):
@@ -178,7 +178,7 @@ class _Marks:
         return found
 
     def _values(self, column: Column, whole: Column) -> Floats:
-        """(rows, 10): what has to be summed up for one setting."""
+        """List what has to be summed up for one setting: (rows, 10)."""
         answered = np.asarray(column.state) == ANSWERED
         both = answered & (np.asarray(whole.state) == ANSWERED)
         agrees = both & (np.asarray(column.said) == np.asarray(whole.said))
@@ -198,7 +198,7 @@ class _Marks:
         return np.asarray(column.vqa if self.metric == "vqa" else column.exact, dtype=np.float64)
 
     def _quality(self, sums: Floats, clusters: int, whole: bool) -> Quality:
-        """From sums over the draws; the `whole` model agrees with itself, and that is no finding."""
+        """Work out a quality from sums over the draws; the `whole` model agrees with itself, and that is no finding."""
         score, marked, agrees, both, gain, paired, *kinds = sums.T
         accuracy = interval(ratio(score, marked), clusters, floor=1.0, ceiling=0.0)
         agreed, known = ratio(agrees, both), self._marked.any()
@@ -228,7 +228,7 @@ def _yes_no(true_yes: Floats, false_yes: Floats, false_no: Floats, true_no: Floa
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it, with six digits."""
+    """Write a value as JSON has it, with six digits."""
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     return round(value, _DIGITS) if isinstance(value, float) else value

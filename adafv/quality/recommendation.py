@@ -28,7 +28,7 @@ class Recommendation:
 
 
 def recommend(points: Sequence[Point], tolerance: float) -> Recommendation:
-    """Of all pruners' points, the one with the fewest tokens that keeps what was asked for; of equals the best.
+    """Recommend the point with the fewest tokens, of any pruner, that keeps what was asked for; of equals the best.
 
     A point keeps it when the lower end of the interval of its paired difference to the unpruned model is no lower than
     the tolerance: chance alone then hardly explains that it did not lose more.
@@ -49,12 +49,12 @@ def recommend(points: Sequence[Point], tolerance: float) -> Recommendation:
 
 
 def marked(points: Sequence[Point], recommendation: Recommendation) -> list[Point]:
-    """The points, the recommended one saying so."""
+    """Mark the recommended one of the points."""
     return [replace(point, recommended=True) if point is recommendation.point else point for point in points]
 
 
 def _prunes(point: Point) -> bool:
-    """Whether it leaves anything out."""
+    """Tell whether a setting leaves anything out."""
     return not point.is_unpruned and point.tokens is not None and point.tokens["kept"] < point.tokens["visual"]
 
 

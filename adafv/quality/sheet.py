@@ -53,7 +53,7 @@ class Sheet:
         self.lock = threading.Lock()
 
     def question(self, image: int, metadata: Mapping[str, Any]) -> int:
-        """A further question; its number.
+        """Add a question, and return its number.
 
         Args:
             image: 64 bits, equal for questions about one image.
@@ -75,7 +75,7 @@ class Sheet:
         return number
 
     def add(self, number: int, line: Mapping[str, Any]) -> None:
-        """An answer to question `number`, as the line that is written of it; its setting must be a column's."""
+        """Add an answer to question `number`, as the line that is written of it; its setting must be a column's."""
         with self.lock:
             column = self.columns[self._places[line["pruner"], line["keep"]]]
             text, right = line["text"], self._accepted.get(number)
@@ -119,5 +119,5 @@ def _kind(right: Accepted | None) -> int:
 
 
 def _key(said: str) -> int:
-    """64 bits, equal for equal answers."""
+    """Hash an answer to 64 bits."""
     return int.from_bytes(hashlib.blake2b(said.encode(errors="surrogatepass"), digest_size=8).digest(), "big")

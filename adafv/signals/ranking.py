@@ -11,7 +11,7 @@ _INDEX_BITS = 32
 
 
 def ranking(scores: Tensor, valid: Tensor | None, depth: int) -> Tensor:
-    """The best `depth` candidates of each row, best first; of equal scores the lower index first.
+    """Rank the best `depth` candidates of each row, best first; of equal scores the lower index first.
 
     `topk` leaves the order of ties open. Non-negative floats sort like their bit patterns, so score and index are
     joined in one integer key, without ties.
@@ -60,7 +60,7 @@ def fair_ranking(scores: Tensor, valid: Tensor, crop: Tensor, share: Tensor, dep
 
 
 def saliency_ranking(evidence: Evidence, keep: int) -> Tensor:
-    """(B, keep) int64: the most salient candidates; at most ceil(K / crops) of one crop come before more of it do."""
+    """Rank by saliency, at most ceil(K / crops) of one crop before more of it: (B, keep) int64."""
     if max(evidence.num_crops) == 1:
         return ranking(evidence.saliency, evidence.valid, keep)
     share = torch.tensor([-(-keep // crops) for crops in evidence.num_crops], device=evidence.saliency.device)
