@@ -8,7 +8,7 @@ import torch
 import adafv
 from adafv import Question, pipeline
 from adafv.evidence import Evidence
-from adafv.signals.similarity import cosines, text_to_image, unit_rows
+from adafv.signals.similarity import cosines, padded_unit_rows, text_to_image
 from tests import tiny
 from tests.conftest import noise
 from tests.stock import encoded
@@ -44,8 +44,8 @@ def test_equal_tokens_are_equally_similar_to_the_bit(width: int) -> None:
 
 def test_vectors_without_length_are_like_nothing() -> None:
     rows = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1e-30, 0.0]])
-    assert torch.equal(unit_rows(rows)[:3], torch.tensor([[0.0, 0.0], [0.6, 0.8], [1e-18, 0.0]]))
-    assert unit_rows(rows).shape == (16, 2) and not unit_rows(rows)[3:].any()
+    assert torch.equal(padded_unit_rows(rows)[:3], torch.tensor([[0.0, 0.0], [0.6, 0.8], [1e-18, 0.0]]))
+    assert padded_unit_rows(rows).shape == (16, 2) and not padded_unit_rows(rows)[3:].any()
     assert not cosines(rows[:1], rows).any()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adafv.evidence import Evidence, Selection
-from adafv.signals.similarity import unit_rows
+from adafv.signals.similarity import padded_unit_rows
 
 PAIRS = 2**26  # of tokens that are held at once, 256 MiB; a single image may be larger
 TINY = 1e-6  # may be rounding in a float32 cosine
@@ -53,7 +53,7 @@ def cosine_matrices(vectors: Tensor, lengths: tuple[int, ...], outside: float = 
     most = max(lengths)
     matrices = torch.empty(len(lengths), most, most, dtype=torch.float32, device=vectors.device)
     for matrix, rows, length in zip(matrices, vectors, lengths, strict=True):
-        _gram(unit_rows(rows[:length]), matrix[:length, :length])
+        _gram(padded_unit_rows(rows[:length]), matrix[:length, :length])
         matrix[length:] = outside
         matrix[:, length:] = outside
     return matrices

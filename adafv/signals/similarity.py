@@ -10,7 +10,7 @@ LEAST = 1e-12  # what vectors are divided by that have no length
 ROWS = 16  # matrices are multiplied in multiples of these
 
 
-def unit_rows(vectors: Tensor) -> Tensor:
+def padded_unit_rows(vectors: Tensor) -> Tensor:
     """Rows of length one in float32 (zero rows stay zero), zero rows behind them up to a multiple of `ROWS`.
 
     Kernels add up the last few rows of an odd number in another order, by which equal tokens would come out unequal
@@ -36,7 +36,7 @@ def cosines(text: Tensor, visual: Tensor) -> Tensor:
     Returns:
         (T, N) float32.
     """
-    return (unit_rows(text) @ unit_rows(visual).T)[: len(text), : len(visual)]
+    return (padded_unit_rows(text) @ padded_unit_rows(visual).T)[: len(text), : len(visual)]
 
 
 def text_to_image(cosine: Tensor) -> Tensor:
