@@ -20,8 +20,8 @@ def test_json_has_the_documented_keys_in_order_and_no_nan(llava: adafv.Model) ->
     answer = llava.ask(noise(60, 60), QUESTION, keep=5, max_new_tokens=1)
     record = json.loads(json.dumps(answer.to_json(), allow_nan=False))
     assert list(record) == [
-        "question_id", "prompt", "text", "answer_id", "model_id", "metadata", "finish_reason", "pruner", "keep",
-        "tokens", "latency_s", "flops", "memory_bytes", "error",
+        "question_id", "prompt", "text", "answer_id", "model_id", "metadata", "image", "finish_reason", "pruner",
+        "keep", "tokens", "latency_s", "flops", "memory_bytes", "error",
     ]  # fmt: skip
     assert list(record["tokens"])[:8] == [
         "visual", "kept", "from_saliency", "from_similarity", "from_both", "text", "generated", "crops",
