@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # the same as in typing, whose import takes longer than this whole module
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import typer
 
     from adafv_cli.console import Streams
@@ -20,15 +21,20 @@ INTERRUPTED, READER_GONE = 130, 141  # as in `exits.Exit`, which is not imported
 
 def main() -> None:
     """Run the command line of this process and exit with one of the codes of `exits.Exit`."""
+    noted: list[int] = []
     try:
+        _note_interrupts(noted)
         from adafv_cli.console import Streams, silence
 
-        code = run(sys.argv[1:], Streams.of_process())
+        code = run(sys.argv[1:], Streams.of_process(), noted)
         if code == READER_GONE:
             silence(sys.stdout, sys.stderr)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not noted and not isinstance(error, KeyboardInterrupt):
+            raise
         code = INTERRUPTED
-        sys.stderr.write("adafv: interrupted\n")
+        if sys.stderr is not None:
+            sys.stderr.write("adafv: interrupted\n")
     if code == INTERRUPTED:
         # Nothing is left to write, and Python would end by SIGINT rather than with our code
         # when it was an exec() deep in some import that was interrupted.
@@ -36,8 +42,26 @@ def main() -> None:
     sys.exit(code)
 
 
-def run(args: Sequence[str], streams: Streams) -> int:
-    """Run one command line and return its exit code; only Ctrl-C before a command starts is raised."""
+def _note_interrupts(noted: list[int]) -> None:
+    """Let SIGINT leave a note before it raises: a library that is half imported may make any error of it."""
+    import signal
+
+    def note(number: int, frame: object) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where the shell has it ignored
+        signal.signal(signal.SIGINT, note)
+
+
+def run(args: Sequence[str], streams: Streams, noted: Sequence[int] = ()) -> int:
+    """Run one command line and return its exit code; only Ctrl-C before a command starts is raised.
+
+    Args:
+        args: the command line.
+        streams: of the process.
+        noted: signals that have interrupted it, as they come.
+    """
     from adafv_cli.console import ReaderGone
     from adafv_cli.failures import tell
 
@@ -50,7 +74,7 @@ def run(args: Sequence[str], streams: Streams) -> int:
     except (Exception, SystemExit) as raised:
         error = raised
     try:
-        return tell(error, args, streams)
+        return tell(error, args, streams, interrupted=bool(noted))
     except ReaderGone:
         return READER_GONE
 

@@ -46,11 +46,11 @@ def out_of_memory(error: BaseException) -> DeviceError | None:
     )
 
 
-def was_interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C lies behind `error`: some libraries turn it into an ImportError while they load."""
+def lies_behind(kind: type[BaseException], error: BaseException) -> bool:
+    """Tell whether an error comes of another: Ctrl-C becomes an ImportError while some libraries load."""
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, KeyboardInterrupt):
+        if isinstance(link, kind):
             return True
         link = link.__cause__ or link.__context__
     return False

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import typer
 
-from adafv.errors import AdaFVError, shown
-from adafv_cli.console import DEBUG, ReaderGone, Streams
-from adafv_cli.exits import Exit, UsageError, code_for, out_of_memory, was_interrupted
+from adafv.errors import AdaFVError, cut, shown
+from adafv_cli.console import DEBUG, ReaderGone, Streams, silence
+from adafv_cli.exits import Exit, UsageError, code_for, lies_behind, out_of_memory
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def tell(error: BaseException, args: Sequence[str], streams: Streams) -> Exit:
+def tell(error: BaseException, args: Sequence[str], streams: Streams, *, interrupted: bool = False) -> int:
     """Say on stderr why a command ended.
 
     Args:
         error: what it raised.
         args: its command line.
         streams: where to say it.
+        interrupted: whether Ctrl-C was pressed, whatever a library has made of it.
+
+    Returns:
+        The exit code.
 
     Raises:
         ReaderGone: nobody reads stderr.
     """
-    if isinstance(error, ReaderGone | SystemExit):  # typer and rich exit on a broken pipe; nothing else exits
-        return Exit.READER_GONE
-    if was_interrupted(error):
+    if interrupted or lies_behind(KeyboardInterrupt, error):
         streams.console.print("adafv: interrupted", soft_wrap=True)
         return Exit.INTERRUPTED
+    if isinstance(error, ReaderGone) or (isinstance(error, SystemExit) and lies_behind(BrokenPipeError, error)):
+        return Exit.READER_GONE
+    if isinstance(error, SystemExit):  # of typer's shell completion
+        return error.code if isinstance(error.code, int) else Exit.OK
     if isinstance(error, typer.TyperException):
         if error.format_message():  # empty after help was printed because no argument was given
             streams.error(_usage(error, args))
         return Exit.USAGE
-    known = error if isinstance(error, AdaFVError) else out_of_memory(error)
+    known = error if isinstance(error, AdaFVError) else out_of_memory(error) or _disk_full(error, streams)
     streams.trace(error)
     if known is not None:
         streams.error(known)
@@ -40,6 +49,15 @@ def tell(error: BaseException, args: Sequence[str], streams: Streams) -> Exit:
     hint = "" if streams.verbosity >= DEBUG else "run with -vv for the traceback"
     streams.error(AdaFVError(f"unexpected {type(error).__name__}: {first_line}", hint))
     return Exit.BUG
+
+
+def _disk_full(error: BaseException, streams: Streams) -> AdaFVError | None:
+    """What to tell the user when something (help, most likely) could not be written, else `None`."""
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        return None
+    silence(streams.stdout)  # or the interpreter's last flush fails, too
+    where = "standard output" if error.filename is None else cut(str(error.filename))
+    return AdaFVError(f"cannot write to {where}: {error.strerror}", "make room on the disk")
 
 
 def _usage(error: typer.TyperException, args: Sequence[str]) -> UsageError:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,22 @@ def test_completion_offers_the_values(flag: str, word: str) -> None:
         [sys.executable, "-m", "adafv_cli"], capture_output=True, text=True, env=PLAIN | words, check=False
     )
     assert done.stdout.startswith(word)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("flag", ["--show-completion", "--install-completion"])
+def test_completion_of_the_shell_is_no_failure(tmp_path: Path, flag: str) -> None:
+    command = f"{sys.executable} -m adafv_cli {flag}; exit $?"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=PLAIN | {"HOME": str(tmp_path)}, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "completion" in done.stdout
+
+
+@pytest.mark.parametrize("args", ["--help", "ask --help", "--version", "--show-completion"])
+def test_a_full_disk(tmp_path: Path, args: str) -> None:
+    command = f"ulimit -f 0; {sys.executable} -B -m adafv_cli {args} > {tmp_path / 'full'}; exit $?"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=PLAIN, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "adafv: cannot write to standard output: File too large\n  make room on the disk\n"

@@ -161,19 +161,6 @@ def test_ctrl_c_is_one_line(image: str) -> None:
     assert (process.returncode, out, err) == (130, b"", b"adafv: interrupted\n")
 
 
-@pytest.mark.parametrize("seconds", [0.005, 0.02, 0.04])
-def test_ctrl_c_while_python_imports(seconds: float) -> None:
-    code = (
-        "import signal; from adafv_cli.app import main\n"
-        "signal.signal(signal.SIGVTALRM, signal.default_int_handler)\n"
-        f"signal.setitimer(signal.ITIMER_VIRTUAL, {seconds})\n"  # of processor time
-        "main()"
-    )
-    process = start(sys.executable, "-c", code, "ask", "-", "q")
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, b"", b"adafv: interrupted\n")
-
-
 def test_output_that_is_not_utf8(image: str) -> None:
     process = start(*FAKE, image, "a", env=ENVIRONMENT | {"FAKE_TEXT": "grün 绿", "PYTHONIOENCODING": "latin-1"})
     out, _ = process.communicate(timeout=60)
