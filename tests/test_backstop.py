@@ -19,6 +19,7 @@ from adafv.streaming.runs import grid
 from tests.batch_fakes import FakeBatchModel, answers, asking, install, questions
 from tests.cli_fakes import adafv as command
 from tests.conftest import noise
+from tests.poison_lines import Poisoner, check
 from tests.test_streaming import RUN
 
 LOST = "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
@@ -203,3 +204,18 @@ def test_lines_nested_at_every_depth(tmp_path: Path, monkeypatch: pytest.MonkeyP
     good = {answer["question_id"] for answer in found if answer["error"] is None}
     assert good == ({0, 1, 600, 690, *range(695, 701)} if key == "kind" else {0})
     assert {answer["error"]["type"] for answer in found if answer["error"]} == {"InputError"}
+
+
+def test_good_lines_are_answered_among_poisoned_ones(tmp_path: Path, folder: str) -> None:
+    source, expected = Poisoner(tmp_path, seed=1).write(200)
+    out = tmp_path / "answers.jsonl"
+    args = ("batch", str(source), "-m", folder, "-o", str(out), "--max-new-tokens", "2", "--keep", "4")
+    done = command(*args)
+    found = check(out, expected)
+    assert done.code == 1 and "InternalError" not in found, done.stderr
+    assert found["answered"] > 100 and found["InputError"] > 25 and found["ImageError"] > 5
+    done = command(*args, "--resume")
+    assert done.code == 1, done.stderr
+    with out.open("rb") as stream:
+        ids = [json.dumps(json.loads(line)["question_id"]) for line in stream]
+    assert len(ids) == len(set(ids)) == 200
