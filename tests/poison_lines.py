@@ -79,7 +79,8 @@ class Poisoner:
             "?" * 100_000,
         ]
         fine = ["3 < 5", "3 > 5 & 'x' \"y\"", "{{ 1 / 0 }} {% for %}", "\x1b[31mred\x07", "\u202egnis", "</s><s>[INST]",
-                "<|im_start|>", "was ist gr\u00fcn? \u7eff \U0001f600", "\x00", "<pad><unk>", "a" * 100, "?" * 100_000]  # fmt: skip
+                "<|im_start|>", "was ist gr\u00fcn? \u7eff \U0001f600", "\x00", "<pad><unk>", "a" * 100,
+                "?" * 100_000]  # fmt: skip
         if self.random.random() < 0.5:
             return _bytes(line | {"text": self.random.choice(bad)}), False
         return _bytes(line | {"text": self.random.choice(fine)}), None
