@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VisionGeometry:
-    """A CLIP vision tower and the projector of two linear layers behind it.
+    """A vision tower of CLIP's or SigLIP's kind and the projector of two linear layers behind it.
 
     Args:
         hidden: width C of the tower.
@@ -24,6 +24,8 @@ class VisionGeometry:
         patch: side of a patch in pixels.
         image: side of a crop in pixels.
         channels: of the pixels.
+        prefix: tokens in front of the patches: 1 where there is a [CLS] token, whose attention is saliency; 0 where
+            there is none and the attention of all patches is.
         projector_in: width of a visual token before the projector.
         projector_hidden: width D behind each of its layers, that of the language model.
     """
@@ -36,15 +38,17 @@ class VisionGeometry:
     projector_in: int
     projector_hidden: int
     channels: int = 3
+    prefix: int = 1
 
     @classmethod
-    def from_config(cls, config: Any, layers: int) -> VisionGeometry:
+    def from_config(cls, config: Any, layers: int, prefix: int = 1) -> VisionGeometry:
         """Read a LLaVA config.
 
         Args:
             config: has `vision_config`, `text_config` and `vision_feature_layer`; the outputs of several
                 feature layers are concatenated before the projector.
             layers: vision layers that run.
+            prefix: tokens in front of the patches.
         """
         vision, feature = config.vision_config, config.vision_feature_layer
         return cls(
@@ -56,6 +60,7 @@ class VisionGeometry:
             projector_in=vision.hidden_size * (1 if isinstance(feature, int) else len(feature)),
             projector_hidden=config.text_config.hidden_size,
             channels=vision.num_channels,
+            prefix=prefix,
         )
 
     @property
@@ -111,15 +116,16 @@ class TextGeometry:
 
 
 def vision(geometry: VisionGeometry, crops: int) -> int:
-    """Vision tower over `crops` crops: patch convolution, the layers that run, and the saliency row.
+    """Count the vision tower over `crops` crops: patch convolution, the layers that run, and saliency.
 
-    The saliency row is the [CLS] query times all keys of one layer, 2 * (patches + 1) * C a crop.
+    Saliency takes queries times all keys of one layer, 2 * queries * (prefix + patches) * C a crop: one query, that of
+    [CLS], or without [CLS] those of all patches.
     """
-    width, sequence = geometry.hidden, geometry.patches + 1
+    width, sequence = geometry.hidden, geometry.prefix + geometry.patches
     convolution = 2 * geometry.patches * geometry.channels * geometry.patch**2 * width
     linear = 2 * sequence * (4 * width**2 + 2 * width * geometry.mlp)
     attention = 4 * sequence**2 * width
-    saliency = 2 * sequence * width
+    saliency = 2 * (geometry.prefix or geometry.patches) * sequence * width
     return crops * (convolution + geometry.layers * (linear + attention) + saliency)
 
 

@@ -34,9 +34,11 @@ class Stock:
 
     @classmethod
     def load(cls, folder: Path) -> Stock:
-        processor = load_processor(str(folder), family_of(AutoConfig.from_pretrained(folder)), {})
-        processor.patch_size, processor.vision_feature_select_strategy = 14, "default"
-        processor.num_additional_image_tokens = 1
+        config = AutoConfig.from_pretrained(folder)
+        processor = load_processor(str(folder), family_of(config), {})
+        strategy = getattr(config, "vision_feature_select_strategy", "default")
+        processor.patch_size, processor.vision_feature_select_strategy = 14, strategy
+        processor.num_additional_image_tokens = int(strategy == "default")
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, device_map="cpu")
         return cls(model.eval(), processor)
 
@@ -68,12 +70,14 @@ class Stock:
 
     @torch.inference_mode()
     def saliency(self, image: Image.Image, text: str, layer: int) -> torch.Tensor:
-        """(crops, P): from the whole attention map of the `layer`-th layer."""
+        """(crops, P): from the whole attention map of the `layer`-th layer, of [CLS] or of what all patches give."""
         tower = self.model.model.vision_tower
         tower.set_attn_implementation("eager")
         values = self.inputs(image, text)["pixel_values"]
         maps = tower(values.reshape(-1, *values.shape[-3:]), output_attentions=True).attentions
-        attention: torch.Tensor = maps[layer - 1][:, :, 0, 1:].mean(dim=1)
+        whole = maps[layer - 1].mean(dim=1)
+        has_cls = self.model.config.vision_config.model_type == "clip_vision_model"
+        attention: torch.Tensor = whole[:, 0, 1:] if has_cls else whole.mean(dim=1)
         return attention
 
 

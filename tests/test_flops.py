@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,16 +17,22 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     MistralConfig,
+    SiglipVisionConfig,
+    SiglipVisionModel,
 )
 
 from adafv import flops
-from adafv.signals.saliency import cls_attention
+from adafv.signals.saliency import cls_attention, received_attention
 
 # The CPU's attention kernel has no formula in torch's counter, which would miss it silently.
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 VISION = CLIPVisionConfig(
     hidden_size=64, intermediate_size=144, num_hidden_layers=3, num_attention_heads=4,
     image_size=70, patch_size=14, projection_dim=16,
+)  # fmt: skip
+SIGLIP = SiglipVisionConfig(
+    hidden_size=64, intermediate_size=144, num_hidden_layers=3, num_attention_heads=4,
+    image_size=70, patch_size=14, vision_use_head=False,
 )  # fmt: skip
 SIZES: dict[str, Any] = dict(
     hidden_size=96, intermediate_size=208, num_hidden_layers=3, num_attention_heads=6, vocab_size=500,
@@ -91,6 +98,22 @@ def test_vision_of_a_tower_cut_to_the_layers_that_run(crops):
 
     assert within(flops.vision(geometry, crops), counted(encode))
     assert flops.vision(geometry, crops) == crops * flops.vision(geometry, 1)
+
+
+@pytest.mark.parametrize("crops", [1, 5])
+def test_vision_of_a_tower_without_cls(crops):
+    """Saliency is the attention of all patches there, which is as much as the scores of one more layer."""
+    tower = SiglipVisionModel(SIGLIP).eval()
+    config = LlavaConfig(vision_config=SIGLIP, text_config=TEXTS["llama"])
+    geometry = flops.VisionGeometry.from_config(config, 3, prefix=0)
+
+    def encode() -> None:
+        hidden = tower(torch.zeros(crops, 3, 70, 70)).last_hidden_state
+        received_attention(hidden, hidden, heads=4, scale=0.25)
+
+    assert within(flops.vision(geometry, crops), counted(encode))
+    with_cls = replace(geometry, prefix=1)
+    assert not within(flops.vision(with_cls, crops), counted(encode))
 
 
 @pytest.mark.parametrize("feature_layer", [-2, [-2, -3]])

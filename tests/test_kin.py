@@ -1,14 +1,11 @@
-"""LLaVA's kin: features of several vision layers, and towers for which saliency is not defined."""
+"""LLaVA's kin: features of several vision layers, SigLIP towers, and towers for which saliency is not defined."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from transformers import (
-    LlavaOnevisionConfig,
-    SiglipVisionConfig,
-)
 
 import adafv
 from adafv.errors import CheckpointError
@@ -59,18 +56,37 @@ def test_layers_that_are_not_there_are_refused(tmp_path: Path, layers: int | lis
         adafv.load(str(tmp_path))
 
 
-def test_towers_without_cls_are_refused(tmp_path: Path) -> None:
-    """Their saliency would be another quantity: nothing here is tested for it."""
-    siglip = SiglipVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=56, patch_size=14
-    )
-    tiny.save_llava(tmp_path / "siglip", vision_config=siglip)
-    with pytest.raises(CheckpointError, match=r"siglip_vision_model tower.*\[CLS\]"):
-        adafv.load(str(tmp_path / "siglip"))
+@pytest.mark.parametrize("kind", ["llava", "llava_next"])
+@pytest.mark.parametrize(("layer", "deepest"), [(-1, 3), (-2, 2), ([1, -1], 3)], ids=str)
+@pytest.mark.parametrize("head", [False, True])
+def test_siglip_towers_equal_stock(tmp_path: Path, kind: str, layer: int | list[int], deepest: int, head: bool) -> None:
+    """Every patch is fed, before the tower's final norm; saliency is what a patch receives in the deepest layer."""
+    changes = tiny.siglip(vision_use_head=head) | dict(vision_feature_layer=layer)
+    images = dict(images=tiny.siglip_image_processor()) if kind == "llava" else {}
+    tiny.save(kind, tmp_path, **changes, **images)
+    model, stock = adafv.load(str(tmp_path), dtype="float32", device_map="cpu"), Stock.load(tmp_path)
+    image = noise(80, 56)
+    (encoding,) = encoded(model, image)
+    assert (encoding.packed - stock.visual(image, TEXT)).abs().max() < 1e-5
+    logits, (outcome,) = run(model, (image, QUESTION), keep="all", max_new_tokens=6)
+    assert (logits - stock.logits(image, TEXT)).abs().max() < 1e-5
+    assert outcome.decoded.ids == stock.generated(image, TEXT, 6)
+    assert len(model._checkpoint.model.model.vision_tower.encoder.layers) == deepest
+    assert (encoding.saliency[: tiny.PATCHES] - stock.saliency(image, TEXT, deepest)[0]).abs().max() < 1e-6
+    told = model.explain(image, QUESTION, keep=5, max_new_tokens=1)
+    assert told.answer.tokens is not None and told.answer.tokens.kept == 5
+
+
+def test_towers_for_which_saliency_is_not_defined_are_refused(tmp_path: Path) -> None:
+    """[CLS] would be fed as a patch, or a patch dropped as [CLS]; of other towers nothing is known here."""
     tiny.save_llava(tmp_path / "full", vision_feature_select_strategy="full")
-    with pytest.raises(CheckpointError, match=r"strategy 'full'.*\[CLS\] token that is then dropped"):
+    with pytest.raises(CheckpointError, match=r"'full' with a clip_vision_model would feed \[CLS\]"):
         adafv.load(str(tmp_path / "full"))
-    onevision = tiny.save_llava(tmp_path / "onevision")
-    LlavaOnevisionConfig().save_pretrained(onevision)
-    with pytest.raises(CheckpointError, match="of the type 'llava_onevision'"):
-        adafv.load(str(onevision))
+    tiny.save_llava(tmp_path / "siglip", **tiny.siglip() | dict(vision_feature_select_strategy="default"))
+    with pytest.raises(CheckpointError, match="'default' with a siglip_vision_model would drop a patch"):
+        adafv.load(str(tmp_path / "siglip"))
+    config = json.loads((tmp_path / "full" / "config.json").read_text())
+    config["vision_config"]["model_type"] = "siglip2_vision_model"
+    (tmp_path / "full" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"saliency is not defined for .* 'siglip2_vision_model'"):
+        adafv.load(str(tmp_path / "full"))

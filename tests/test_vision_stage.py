@@ -11,6 +11,7 @@ import torch
 
 import adafv
 from adafv.errors import CheckpointError
+from adafv.signals import saliency
 from tests import published, tiny
 from tests.conftest import noise
 from tests.stock import Stock, encoded
@@ -40,6 +41,20 @@ def test_saliency_is_the_cls_row_of_the_whole_map(tmp_path: Path, kind: str) -> 
             assert not len(far) or far.abs().amin(dim=1).max() < 1e-7
         assert (alone.saliency[: tiny.PATCHES] - wanted[0]).abs().max() < 1e-6
         assert 0.5 < float(wanted.sum(dim=1).max()) < 1
+
+
+def test_attention_received_is_the_same_a_few_queries_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean over heads and queries of the whole map, which is never held: a row sums to one."""
+    rng = torch.Generator().manual_seed(0)
+    queries, keys = (torch.randn(3, 25, 32, generator=rng) for _ in range(2))
+    whole = torch.einsum("cqhd,ckhd->chqk", *(part.view(3, 25, 4, 8) for part in (queries, keys)))
+    wanted = (0.5 * whole).softmax(dim=-1).mean(dim=(1, 2))
+    assert wanted.std() > 0.01
+    for at_once in (2**24, 7 * 4 * 25, 1):
+        monkeypatch.setattr(saliency, "_AT_ONCE", at_once)
+        received = saliency.received_attention(queries, keys, heads=4, scale=0.5)
+        assert (received - wanted).abs().max() < 1e-6
+    assert (received.sum(dim=1) - 1).abs().max() < 1e-6
 
 
 def rewrite(folder: Path, preprocessor: dict[str, Any], processor: dict[str, Any] | None) -> None:

@@ -19,6 +19,8 @@ from transformers import (
     LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
     VipLlavaConfig,
     VipLlavaForConditionalGeneration,
 )
@@ -76,6 +78,16 @@ def vision_config(**changes: Any) -> CLIPVisionConfig:
     return CLIPVisionConfig(**(settings | changes))
 
 
+def siglip(**changes: Any) -> dict[str, Any]:
+    """What a configuration has instead for a SigLIP tower of 3 layers: no [CLS], and the last layer's output."""
+    settings: dict[str, Any] = dict(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        image_size=IMAGE, patch_size=PATCH, vision_use_head=False,
+    )  # fmt: skip
+    tower = SiglipVisionConfig(**(settings | changes))
+    return dict(vision_config=tower, vision_feature_select_strategy="full", vision_feature_layer=-1)
+
+
 def text_config(vocab: int, **changes: Any) -> LlamaConfig:
     """A Llama of 2 layers with grouped-query attention."""
     settings: dict[str, Any] = dict(
@@ -89,18 +101,24 @@ def image_processor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": IMAGE}, crop_size={"height": IMAGE, "width": IMAGE})
 
 
+def siglip_image_processor() -> SiglipImageProcessorPil:
+    """It squeezes an image into a crop, and cuts nothing off."""
+    return SiglipImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
+
+
 def save_llava(
     folder: Path,
     seed: int = 0,
     model: Any = LlavaForConditionalGeneration,
     config: Any = LlavaConfig,
+    images: Any = None,
     **changes: Any,
 ) -> Path:
     """A LLaVA-1.5 checkpoint in `folder`, or one of its kin; `changes` go to the top of its config."""
     words = tokenizer()
     settings = _settings(words) | ({"image_seq_length": PATCHES} if config is LlavaConfig else {})
     _save(model, config(**(settings | changes)), folder, seed)
-    LlavaProcessor(image_processor(), words, chat_template=TEMPLATE, **PROCESSOR).save_pretrained(folder)
+    LlavaProcessor(images or image_processor(), words, chat_template=TEMPLATE, **PROCESSOR).save_pretrained(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ from adafv.families import templates
 from adafv.families.base import Family, ImagePlan
 from adafv.families.geometry import Frame, single_crop
 from adafv.families.stages import Stages
-from adafv.families.tower import check_cls_tower
+from adafv.families.tower import check_tower
 from adafv.images import check_resized
 
 
@@ -59,7 +59,7 @@ LLAVA = Family(
     stages=LlavaStages,
     processor=LlavaProcessor,
     image_processor=CLIPImageProcessorPil,
-    check=check_cls_tower,
+    check=check_tower,
     template=templates.llava,
 )
 
@@ -69,6 +69,6 @@ VIP_LLAVA = Family(
     stages=LlavaStages,
     processor=LlavaProcessor,
     image_processor=CLIPImageProcessorPil,
-    check=check_cls_tower,
+    check=check_tower,
     template=templates.vip_llava,
 )

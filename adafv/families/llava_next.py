@@ -25,7 +25,7 @@ from adafv.families import templates
 from adafv.families.base import Family, ImagePlan
 from adafv.families.geometry import Frame, thumbnail_and_tiles
 from adafv.families.stages import Stages
-from adafv.families.tower import check_cls_tower
+from adafv.families.tower import check_tower
 
 
 class LlavaNextStages(Stages):
@@ -97,7 +97,7 @@ LLAVA_NEXT = Family(
     stages=LlavaNextStages,
     processor=LlavaNextProcessor,
     image_processor=LlavaNextImageProcessorPil,
-    check=check_cls_tower,
+    check=check_tower,
     template=templates.llava_next,
     own_tensors=("image_newline",),
 )

@@ -1,8 +1,8 @@
 """The stages between an image and the language model: pixels, vision tower, projector, packing, embeddings.
 
 What differs from transformers:
-    - Features and the query and key projections of the deepest feature layer are recorded by hooks, for the [CLS]
-      attention row that is saliency. Attention kernels stay as they are, and no map is computed.
+    - Features and the query and key projections of the deepest feature layer are recorded by hooks, for the attention
+      that is saliency. Attention kernels stay as they are, and no map is held.
     - Visual tokens come with a map from candidates to packed places, so that some can be left out.
 """
 
@@ -20,8 +20,7 @@ from adafv.errors import CheckpointError
 from adafv.families.base import ImagePlan
 from adafv.families.geometry import Frame
 from adafv.families.hooks import execution_device, recording
-from adafv.families.tower import feature_layers
-from adafv.signals.saliency import cls_attention
+from adafv.families.tower import feature_layers, tower_of
 
 
 class Stages(ABC):
@@ -32,7 +31,7 @@ class Stages(ABC):
         processor: its processor.
 
     Raises:
-        CheckpointError: feature layers that the tower does not have.
+        CheckpointError: a tower of another kind, or feature layers that it does not have.
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -41,7 +40,8 @@ class Stages(ABC):
         self._projector = model.model.multi_modal_projector
         self._vision = model.config.vision_config
         # Hidden state 0 is what the first layer takes, i what the i-th layer gives.
-        givers, used = [self._tower.pre_layrnorm, *self._tower.encoder.layers], feature_layers(model.config)
+        self._kind, used = tower_of(model.config), feature_layers(model.config)
+        givers = [getattr(self._tower, self._kind.start), *self._tower.encoder.layers]
         attention = givers[max(used)].self_attn
         self._features = [f"feature {number}" for number in range(len(used))]
         self._recorded = dict(zip(self._features, (givers[index] for index in used), strict=True))
@@ -113,8 +113,8 @@ class Stages(ABC):
         features = hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=-1)
         heads = self._vision.num_attention_heads
         scale = (self._vision.hidden_size // heads) ** -0.5
-        saliency = cls_attention(recorded["query"][:, 0], recorded["key"], heads, scale)
-        return features[:, 1:], saliency.to(home)
+        saliency = self._kind.attention(recorded["query"], recorded["key"], heads, scale)
+        return features[:, self._kind.prefix :], saliency.to(home)
 
     def embed(self, ids: list[int]) -> Tensor:
         """Embed text tokens: (T, D)."""
