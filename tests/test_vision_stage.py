@@ -49,7 +49,7 @@ def test_attention_received_is_the_same_a_few_queries_at_a_time(monkeypatch: pyt
     queries, keys = (torch.randn(3, 25, 32, generator=rng) for _ in range(2))
     whole = torch.einsum("cqhd,ckhd->chqk", *(part.view(3, 25, 4, 8) for part in (queries, keys)))
     wanted = (0.5 * whole).softmax(dim=-1).mean(dim=(1, 2))
-    assert wanted.std() > 0.01
+    assert wanted.std() > 0.002
     for at_once in (2**24, 7 * 4 * 25, 1):
         monkeypatch.setattr(saliency, "_AT_ONCE", at_once)
         received = saliency.received_attention(queries, keys, heads=4, scale=0.5)
