@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.batch_fakes import answers, asking, questions
-from tests.test_cli_streams import ENVIRONMENT, ROOT, at_a_terminal, start
+from tests.test_cli_streams import ENVIRONMENT, HANGS_S, ROOT, at_a_terminal, start
 
 FAKE = (sys.executable, "-m", "tests.batch_fakes", "batch")
 
@@ -30,7 +30,7 @@ def slow(step_s: float) -> dict[str, str]:
 
 def wait_for(done: Path, lines: int) -> None:
     """Until a file has so many lines."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANGS_S
     while not done.exists() or done.read_bytes().count(b"\n") < lines:
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -38,7 +38,7 @@ def wait_for(done: Path, lines: int) -> None:
 
 def wait_until_caught(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Until a process handles a signal that Python itself does not."""
-    end, status = time.monotonic() + 60, Path(f"/proc/{process.pid}/status")
+    end, status = time.monotonic() + HANGS_S, Path(f"/proc/{process.pid}/status")
     if not status.exists():  # not on Linux
         time.sleep(5)
         return
@@ -64,7 +64,7 @@ def test_no_animation_when_asked(path: str, plain: dict[str, str]) -> None:
 
 def test_two_pipes(path: str) -> None:
     process = start(*FAKE, path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS_S)
     assert (process.returncode, len(answers(out.decode()))) == (0, 40)
     assert err.isascii() and b"\x1b" not in err and b"\r" not in err
 
@@ -80,7 +80,7 @@ def test_a_reader_that_leaves(tmp_path: Path, path: str) -> None:
     process.stdout.close()
     process.stdin.write(lines[1])
     process.stdin.flush()
-    assert process.wait(60) == 141
+    assert process.wait(HANGS_S) == 141
     assert process.stderr.read() == b""
     process.stderr.close()
     process.stdin.close()
@@ -93,7 +93,7 @@ def test_the_first_answer_comes_before_the_second_question(tmp_path: Path, path:
         process.stdin.write(json.dumps(asking(number)).encode() + b"\n")
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["question_id"] == number
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=HANGS_S)
     assert (process.returncode, out) == (0, b"")
 
 
@@ -105,7 +105,7 @@ def test_the_first_interrupt_finishes_the_batch_and_says_how_to_go_on(
     process = start(*FAKE, path, "-o", str(out), "--batch-size", "4", "--force", env=slow(1))
     wait_for(out, 4)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANGS_S)
     said = err.decode()
     assert process.returncode == 130
     assert said.startswith("adafv: interrupted: finishing the running batch (again: stop at once)\n")
@@ -113,7 +113,7 @@ def test_the_first_interrupt_finishes_the_batch_and_says_how_to_go_on(
     ids = [answer["question_id"] for answer in answers(out.read_text())]
     assert ids == list(range(len(ids))) and len(ids) % 4 == 0 and 4 <= len(ids) < 40
     again = start(*FAKE, path, "-o", str(out), "--batch-size", "4", "--resume")
-    assert again.wait(60) == 0
+    assert again.wait(HANGS_S) == 0
     assert [answer["question_id"] for answer in answers(out.read_text())] == list(range(40))
     again.communicate()
 
@@ -127,7 +127,7 @@ def test_the_second_interrupt_stops_at_once(tmp_path: Path, path: str) -> None:
     assert process.stderr.readline().startswith(b"adafv: interrupted: finishing")
     process.send_signal(signal.SIGINT)
     try:
-        assert process.wait(60) == 130  # the batch takes an hour
+        assert process.wait(HANGS_S) == 130  # the batch takes an hour
     finally:
         process.kill()
         process.communicate()
@@ -140,7 +140,7 @@ def test_an_interrupt_while_standard_input_is_silent(tmp_path: Path, path: str) 
     process.stdin.flush()
     assert json.loads(process.stdout.readline())["question_id"] == 1
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(HANGS_S) == 130
     out, err = process.communicate()
     assert out == b""
     assert b"a run with -o FILE can be resumed" in err and b"Fatal" not in err and b"Traceback" not in err
@@ -152,12 +152,12 @@ def test_a_full_disk_names_the_last_good_line(tmp_path: Path, path: str) -> None
     run = limit + f"sys.argv = ['adafv', 'batch', {path!r}, '-o', {str(out)!r}]\n"
     run += "runpy.run_module('tests.batch_fakes', run_name='__main__')"
     process = start(sys.executable, "-c", run)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANGS_S)
     written = answers("\n".join(out.read_text().split("\n")[:-1]))
     assert process.returncode == 1
     last = f"; its last good line is that of question_id {written[-1]['question_id']}"
     assert f"adafv: cannot write to {out}: File too large{last}\n" in err.decode()
-    assert start(*FAKE, path, "-o", str(out), "--resume", stderr=subprocess.DEVNULL).wait(60) == 0
+    assert start(*FAKE, path, "-o", str(out), "--resume", stderr=subprocess.DEVNULL).wait(HANGS_S) == 0
     assert [answer["question_id"] for answer in answers(out.read_text())] == list(range(40))
 
 
@@ -166,7 +166,7 @@ def test_a_second_writer(tmp_path: Path, path: str) -> None:
     first = start(*FAKE, path, "-o", str(out), "--batch-size", "4", env=slow(30))
     wait_for(out.with_name("answers.jsonl.settings.json"), 1)
     second = start(*FAKE, path, "-o", str(out), "--resume")
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=HANGS_S)
     first.kill()
     first.communicate()
     assert second.returncode == 2
@@ -179,7 +179,7 @@ def test_an_input_that_can_be_read_only_once(tmp_path: Path, path: str) -> None:
     writer = threading.Thread(target=lambda: pipe.write_bytes(Path(path).read_bytes()))
     writer.start()
     process = start(*FAKE, str(pipe), "--image-folder", str(tmp_path))
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=HANGS_S)
     writer.join()
     assert (process.returncode, len(answers(out.decode()))) == (0, 40)
 
@@ -188,7 +188,7 @@ def test_help_needs_no_torch() -> None:
     code = "import sys; from adafv_cli.app import main\ntry: main()\nexcept SystemExit as end: status = end.code\n"
     code += "print(status, [name for name in ('torch', 'transformers', 'PIL') if name in sys.modules], file=sys.stderr)"
     process = start(sys.executable, "-c", code, "batch", "--help", env=ENVIRONMENT | {"TERM": "dumb"})
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS_S)
     assert err.strip() == b"0 []"
     text = out.decode()
     assert text.index("adafv batch sample_images/questions.jsonl") < text.index("--output")

@@ -76,6 +76,7 @@ def test_it_answers_the_hard_sample_questions(demo: adafv.Model) -> None:
 
 
 def test_reading_a_number_takes_several_of_its_patches(stock: Stock) -> None:
+    """Slow: 25 numbers, each read by stock transformers under several choices of patches, without a batch."""
     numbers = [probe for probe in probes(25, held_out(HARD)) if probe.kind == NUMBER]
     result = needs_several(stock, numbers, some=(0, 2))
     assert result["0"]["right"] < 35
@@ -92,7 +93,10 @@ def test_a_quarter_of_its_tokens_answers_the_sample_questions(demo: adafv.Model)
 
 
 def test_a_thing_whose_tokens_are_gone_is_unknown(stock: Stock) -> None:
-    """Every token carries its own facts and no other thing's: that is what makes the curves mean anything."""
+    """Every token carries its own facts and no other thing's: that is what makes the curves mean anything.
+
+    Slow: fewer questions would leave the shares to chance.
+    """
     result = own_information(stock, probes(per_kind=30))
     assert result["all patches"]["all"][0] > 90
     assert result["without object and fringe"]["all"][0] < 40

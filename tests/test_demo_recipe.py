@@ -29,6 +29,7 @@ TEXT = "What color is the sign?\nAnswer the question using a single word or phra
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a few steps of every stage make. Slow, because it is all of the training in small, and two processes."""
     folder = tmp_path_factory.mktemp("demo")
     make(SMOKE, folder)
     return folder

@@ -23,7 +23,7 @@ from adafv_cli.console import Streams
 from tests import batch_fakes
 from tests.batch_fakes import FakeBatchModel, answers, asking, questions
 from tests.cli_fakes import FakeStream, Result, adafv, install, picture
-from tests.test_cli_streams import ENVIRONMENT, ROOT, start
+from tests.test_cli_streams import ENVIRONMENT, HANGS_S, ROOT, start
 from tests.test_show_cli import QUESTION, Explaining
 
 FAKE = (sys.executable, "-m", "tests.batch_fakes", "batch")
@@ -108,7 +108,7 @@ def test_a_pipe_whose_reader_leaves_is_an_error(tmp_path: Path, path: str) -> No
     os.close(read)
     process = start(*FAKE, path, "-o", f"/dev/fd/{write}", pass_fds=(write,))
     os.close(write)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANGS_S)
     assert process.returncode == 1
     assert f"cannot write to /dev/fd/{write}: Broken pipe" in err.decode() and "Traceback" not in err.decode()
 
@@ -116,14 +116,14 @@ def test_a_pipe_whose_reader_leaves_is_an_error(tmp_path: Path, path: str) -> No
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_answers_go_to_what_standard_output_is(path: str, tmp_path: Path, name: str) -> None:
     process = start(*FAKE, path, "-o", name)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=HANGS_S)
     assert (process.returncode, len(answers(out.decode()))) == (0, 3)
     folder = tmp_path / "out"
     folder.mkdir()
     with (folder / "file").open("wb") as file:
         file.write(b'{"kept": true}\n')
         file.flush()
-        assert start(*FAKE, path, "-o", name, "-q", stdout=file).wait(60) == 0
+        assert start(*FAKE, path, "-o", name, "-q", stdout=file).wait(HANGS_S) == 0
     assert len(answers((folder / "file").read_text())) == 4
     assert list(folder.iterdir()) == [folder / "file"]
 
@@ -138,7 +138,7 @@ def test_process_substitution(path: str, tmp_path: Path) -> None:
 
 def test_a_report_to_standard_output_follows_the_answers(path: str, tmp_path: Path) -> None:
     with (tmp_path / "all").open("wb") as file:
-        assert start(*FAKE, path, "--report", "/dev/stdout", stdout=file).wait(60) == 0
+        assert start(*FAKE, path, "--report", "/dev/stdout", stdout=file).wait(HANGS_S) == 0
     lines = (tmp_path / "all").read_text().split("\n", 3)
     assert len(answers("\n".join(lines[:3]))) == 3 and json.loads(lines[3])["outcome"] == "finished"
 
@@ -265,7 +265,7 @@ def test_standard_output_is_not_appended_to_the_input(tmp_path: Path, path: str)
     for given in (("-", "--image-folder", str(tmp_path)), (path,), (path, "-o", "/dev/stdout")):
         with Path(path).open("ab") as out, Path(path).open("rb") as stdin:
             process = start(*FAKE, *given, stdin=stdin, stdout=out)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=HANGS_S)
         assert process.returncode == 2 and b"the input" in err
     assert Path(path).read_bytes() == before
 
@@ -274,7 +274,7 @@ def test_a_report_does_not_replace_what_standard_output_goes_to(tmp_path: Path, 
     for flag in ("-o", "--report"):
         with (tmp_path / "all").open("wb") as out:
             process = start(*FAKE, path, flag, str(tmp_path / "all"), stdout=out)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=HANGS_S)
         assert process.returncode == 2 and b"is what standard output goes to" in err
 
 

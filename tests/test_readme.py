@@ -34,6 +34,7 @@ def consoles() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("command", "output"), consoles())
 def test_commands_print_what_is_shown(command: str, output: str, tmp_path: Path) -> None:
+    """Slow: what a reader would type, so a process each, which imports torch and loads the demo."""
     tool = tmp_path / "adafv"
     tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m adafv_cli "$@"\n')
     tool.chmod(0o755)

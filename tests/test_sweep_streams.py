@@ -11,7 +11,7 @@ import pytest
 
 from tests.batch_fakes import answers, asking, questions
 from tests.test_batch_streams import slow, wait_for
-from tests.test_cli_streams import ENVIRONMENT, at_a_terminal, start
+from tests.test_cli_streams import ENVIRONMENT, HANGS_S, at_a_terminal, start
 
 FAKE = (sys.executable, "-m", "tests.batch_fakes", "sweep")
 
@@ -32,7 +32,7 @@ def test_the_first_interrupt_finishes_the_batch_and_shows_what_there_is(tmp_path
     process = start(*FAKE, path, "-o", str(out), "--batch-size", "4", "--keep", "5%,25%", env=slow(0.5))
     wait_for(out, 12)
     process.send_signal(signal.SIGINT)
-    shown, err = process.communicate(timeout=60)
+    shown, err = process.communicate(timeout=HANGS_S)
     said, points = err.decode(), answers(shown.decode())
     assert process.returncode == 130
     assert said.startswith("adafv: interrupted: finishing the running batch (again: stop at once)\n")
@@ -41,7 +41,7 @@ def test_the_first_interrupt_finishes_the_batch_and_shows_what_there_is(tmp_path
     assert {point["partial"] for point in points} == {True}
     assert [point["questions"] for point in points] == [written // 3] * 3 and written % 3 == 0 and written < 120
     again = start(*FAKE, path, "-o", str(out), "--keep", "5%,25%", "--resume")
-    shown, _ = again.communicate(timeout=60)
+    shown, _ = again.communicate(timeout=HANGS_S)
     points = answers(shown.decode())
     assert [(point["questions"], point["partial"]) for point in points] == [(40, False)] * 3
 
@@ -53,7 +53,7 @@ def test_a_reader_that_has_left_costs_nothing_that_was_logged(tmp_path: Path, pa
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert process.wait(60) == 141
+    assert process.wait(HANGS_S) == 141
     assert err == b""
     assert len(out.read_bytes().splitlines()) == 200
 
@@ -67,7 +67,7 @@ def test_an_interrupt_while_standard_input_is_silent(tmp_path: Path, path: str) 
     process.stdin.flush()
     wait_for(out, 2)
     process.send_signal(signal.SIGINT)
-    shown, _ = process.communicate(timeout=30)
+    shown, _ = process.communicate(timeout=HANGS_S)
     assert process.returncode == 130
     assert [point["questions"] for point in answers(shown.decode())] == [1, 1]
 
@@ -77,7 +77,7 @@ def test_help_needs_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "PIL", "numpy", "matplotlib")
     code += f"print(status, [name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
     process = start(sys.executable, "-c", code, "sweep", "--help", env=ENVIRONMENT | {"TERM": "dumb"})
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS_S)
     assert err.strip() == b"0 []"
     text = out.decode()
     assert text.index("adafv sweep sample_images/questions.jsonl") < text.index("--output")

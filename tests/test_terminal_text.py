@@ -22,7 +22,7 @@ from adafv_cli.terminal import one_line, visible
 from tests import batch_fakes, tiny
 from tests.batch_fakes import FakeBatchModel, asking, questions
 from tests.cli_fakes import ANSWER, COMPARISON, FakeModel, Result, adafv, install, picture
-from tests.test_cli_streams import ENVIRONMENT, start
+from tests.test_cli_streams import ENVIRONMENT, HANGS_S, start
 from tests.test_show_cli import QUESTION, Explaining, explanation
 
 # Colours, a title, the clipboard (OSC 52), erasing in 7 and 8 bits, a bell, a line drawn over, text turned round
@@ -196,7 +196,7 @@ def test_at_a_terminal(tmp_path: Path) -> None:
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     process = start(*command, **streams, env=ENVIRONMENT | {"FAKE_TEXT": EVIL, "COLUMNS": "400"})
     os.close(theirs)
-    assert process.wait(60) == 0
+    assert process.wait(HANGS_S) == 0
     reader.join()
     os.close(ours)
     shown = b"".join(seen).decode()
