@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adafv.encoding import ImageEncoding
 from adafv.families.geometry import Box, Frame
 from adafv.pipeline import Kept, Pipeline
 from adafv.records import Answer
@@ -23,11 +22,11 @@ class VisualToken:
     """A candidate of the image.
 
     Args:
-        crop: the crop it comes from.
-        cell: its place in the patch grid of that crop, row by row.
+        crop: the crop it comes from; of a token that was interpolated from several patches, the crop under its middle.
+        cell: its place in the patch grid of that crop, row by row; of such a token, the patch under its middle.
         box: (left, top, right, bottom), what it shows of the upright image, in pixels of that image; `None` where it
             shows nothing but padding.
-        saliency: attention of the crop's [CLS].
+        saliency: attention of the crop's [CLS], or received from the crop's patches where there is none.
         similarity: to its best text token behind the image, `t_i = max_j S_ji`.
         word: number of the word which that text token belongs to.
         kept: whether the language model saw it.
@@ -82,9 +81,10 @@ class Explanation:
         image: upright, as it was opened.
         crops: what was made of it.
         grids: (rows, columns) of the token grids that cover the image, one over the other: one for LLaVA-1.5; for
-            LLaVA-NeXT the thumbnail's, then that of the tiles.
+            LLaVA-NeXT and LLaVA-OneVision the thumbnail's, then that of the tiles.
         tokens: in the order of the grids, row by row.
         words: of the prompt behind the image, in order.
+        saliency: what the tokens' is: `attention of [CLS]`, or `attention received` where the tower has no [CLS].
     """
 
     answer: Answer
@@ -93,6 +93,7 @@ class Explanation:
     grids: tuple[tuple[int, int], ...]
     tokens: tuple[VisualToken, ...]
     words: tuple[Word, ...]
+    saliency: str
 
     @property
     def layers(self) -> list[range]:
@@ -153,10 +154,11 @@ def explain(
     """
     pixels, encoding = pipeline.preprocess(image), request.image
     similarity = pipeline.scores(request).similarity[0]
-    frames, (columns, side) = pipeline.frames(pixels.size), pipeline.cell
+    frames = pipeline.frames(pixels.size)
     texts, owners = words_of(processor.tokenizer, request.prompt.after)
     similar, matching = (values.tolist() for values in similarity.max(dim=0))
-    places = [(crop, cell, frames[crop].cell(cell, columns, side)) for crop, cell in _origins(encoding)]
+    boxes = pipeline.boxes(pixels.size, encoding)
+    places = zip(encoding.crop.tolist(), encoding.cell.tolist(), boxes, strict=True)
     scored = zip(encoding.saliency.tolist(), similar, (owners[token] for token in matching), strict=True)
     fates = zip(*(_fates(encoding.candidates, kept)), strict=True)
     return Explanation(
@@ -168,11 +170,8 @@ def explain(
             VisualToken(*place, *score, *fate) for place, score, fate in zip(places, scored, fates, strict=True)
         ),
         words=_words(texts, owners, request.prompt.question_span, similarity.amax(dim=1).tolist()),
+        saliency=pipeline.saliency,
     )
-
-
-def _origins(encoding: ImageEncoding) -> Iterator[tuple[int, int]]:
-    return zip(encoding.crop.tolist(), encoding.cell.tolist(), strict=True)
 
 
 def _words(

@@ -17,7 +17,7 @@ from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import InputError, OutOfMemoryError
 from adafv.evidence import Evidence, Selection, check_scores
 from adafv.families.base import Family
-from adafv.families.geometry import Frame
+from adafv.families.geometry import Box, Frame
 from adafv.families.hooks import execution_device
 from adafv.memory import is_out_of_memory
 from adafv.request import Request
@@ -134,10 +134,14 @@ class Pipeline:
         """Tell where the crops of an image of `size` (height, width) lie in it."""
         return self._stages.frames(size)
 
+    def boxes(self, size: tuple[int, int], encoding: ImageEncoding) -> list[Box | None]:
+        """Tell what each candidate of an image of `size` (height, width) shows of it; `None` where that is padding."""
+        return self._stages.boxes(size, encoding)
+
     @property
-    def cell(self) -> tuple[int, int]:
-        """The patches of a crop: how many in a row, and pixels along the side of one."""
-        return self._stages.side, int(self.model.config.vision_config.patch_size)
+    def saliency(self) -> str:
+        """What the saliency of its images is: `attention of [CLS]`, or `attention received` where there is no [CLS]."""
+        return self._stages.saliency
 
     def peak_bytes(self) -> int | None:
         """Most memory that tensors took on the accelerators since the last `run` began; `None` on CPUs."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, LlavaOnevisionProcessor
 
 import adafv
 from adafv.encoding import ImageEncoding
@@ -43,7 +43,19 @@ class Stock:
         return cls(model.eval(), processor)
 
     def inputs(self, image: Image.Image, text: str) -> Any:
-        return self.processor(images=image, text=text, return_tensors="pt")
+        if self.model.config.model_type != "llava_onevision":
+            return self.processor(images=image, text=text, return_tensors="pt")
+        config, images, words = self.model.config, self.processor.image_processor, self.processor.tokenizer
+        whole = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)  # making one needs torchvision, for videos
+        whole.image_processor, whole.vision_aspect_ratio = images, config.vision_aspect_ratio
+        whole.num_image_tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        pixels, image_token = (
+            images(images=image, return_tensors="pt"),
+            words.convert_ids_to_tokens(config.image_token_id),
+        )
+        count = whole._get_number_of_features(*image.size[::-1], *pixels["pixel_values"].shape[-2:])
+        repeated = words(text.replace(image_token, image_token * count), return_tensors="pt")
+        return {"pixel_values": pixels["pixel_values"], "image_sizes": pixels["image_sizes"], **repeated}
 
     @torch.inference_mode()
     def logits(self, image: Image.Image, text: str) -> torch.Tensor:

@@ -25,8 +25,8 @@ SIZES = [(56, 56), (90, 40), (40, 200), (130, 120)]
 
 
 def test_an_image_of_an_unknown_family_is_refused_not_planned_as_one_crop() -> None:
-    config = SimpleNamespace(model_type="llava_onevision")
-    with pytest.raises(CheckpointError, match="'llava_onevision' is not one of llava, llava_next, vipllava"):
+    config = SimpleNamespace(model_type="qwen2_vl")
+    with pytest.raises(CheckpointError, match="'qwen2_vl' is not one of llava, llava_next, llava_onevision, vipllava"):
         plan_image(config, 384, 384)
 
 

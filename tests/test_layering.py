@@ -44,7 +44,7 @@ ROOMS: dict[str, str] = {
     "costs": "errors families flops pruners records settings",
     "loading": "demo errors families settings",
     "pipeline": "decoding encoding errors evidence families memory pruners request settings signals timing",
-    "explanation": "encoding families pipeline records request words",
+    "explanation": "families pipeline records request words",
     "report": "costs pipeline records request settings",
     "streaming": "encoding errors images memory pipeline prompt records request settings timing",
     "figures": "explanation",

@@ -35,7 +35,9 @@ def explanation(image: Any, question: str) -> Explanation:
         for cell in range(2)
     )
     answer = replace(ANSWER, prompt=question)
-    return Explanation(answer, upright, (Crop(upright, frame),), ((1, 2),), tokens, (Word("sign", True, 0.2),))
+    return Explanation(
+        answer, upright, (Crop(upright, frame),), ((1, 2),), tokens, (Word("sign", True, 0.2),), "attention of [CLS]"
+    )
 
 
 class Explaining(FakeModel):

@@ -17,8 +17,12 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     SiglipImageProcessorPil,
     SiglipVisionConfig,
     VipLlavaConfig,
@@ -138,11 +142,32 @@ def save_llava_next(folder: Path, seed: int = 0, tile: int = IMAGE, **changes: A
     return folder
 
 
+def save_llava_onevision(folder: Path, seed: int = 0, largest: int = 2, **changes: Any) -> Path:
+    """A LLaVA-OneVision checkpoint in `folder`, whose mosaics of up to 4 x 4 tiles amount to `largest` of them."""
+    words = tokenizer()
+    pinpoints = [[rows * IMAGE, columns * IMAGE] for rows in range(1, 5) for columns in range(1, 5)]
+    text = text_config(len(words), max_position_embeddings=4096).to_dict() | dict(model_type="qwen2")
+    settings = _settings(words) | siglip() | dict(
+        image_grid_pinpoints=pinpoints,
+        vision_aspect_ratio=f"anyres_max_{largest}",
+        text_config=Qwen2Config(**text),
+        video_token_index=len(words) - 1,
+    )  # fmt: skip
+    _save(LlavaOnevisionForConditionalGeneration, LlavaOnevisionConfig(**(settings | changes)), folder, seed)
+    square = {"height": IMAGE, "width": IMAGE}
+    images = LlavaOnevisionImageProcessorPil(size=square, image_grid_pinpoints=pinpoints)
+    images.save_pretrained(folder)  # its processor cannot be made without torchvision
+    words.chat_template = TEMPLATE
+    words.save_pretrained(folder)
+    return folder
+
+
 def save(kind: str, folder: Path, **changes: Any) -> Path:
     """A checkpoint of the `model_type` `kind`."""
     if kind == "vipllava":
         return save_llava(folder, model=VipLlavaForConditionalGeneration, config=VipLlavaConfig, **changes)
-    return save_llava(folder, **changes) if kind == "llava" else save_llava_next(folder, **changes)
+    savers = {"llava": save_llava, "llava_next": save_llava_next, "llava_onevision": save_llava_onevision}
+    return savers[kind](folder, **changes)
 
 
 PROCESSOR: dict[str, Any] = dict(

@@ -11,8 +11,9 @@ from adafv.errors import CheckpointError
 from adafv.families.base import Family
 from adafv.families.llava import LLAVA, VIP_LLAVA
 from adafv.families.llava_next import LLAVA_NEXT
+from adafv.families.llava_onevision import LLAVA_ONEVISION
 
-FAMILIES = {family.model_type: family for family in (LLAVA, LLAVA_NEXT, VIP_LLAVA)}
+FAMILIES = {family.model_type: family for family in (LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, VIP_LLAVA)}
 
 
 def family_of(config: Any) -> Family:

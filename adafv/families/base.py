@@ -49,6 +49,7 @@ class Family:
         check: `(name, config)`, refuses a configuration that the stages cannot serve with a `CheckpointError`.
         template: the documented chat template for a configuration, for checkpoints without one that can be used.
         own_tensors: names of weights that only this family has.
+        in_parts: whether `processor` is put together from image processor and tokenizer, and not what its files name.
     """
 
     model_type: str
@@ -59,3 +60,4 @@ class Family:
     check: Callable[[str, Any], None]
     template: Callable[[Any], str]
     own_tensors: tuple[str, ...] = ()
+    in_parts: bool = False

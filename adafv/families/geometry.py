@@ -61,7 +61,12 @@ class Frame:
             side: in pixels of this picture.
         """
         row, column = divmod(number, columns)
-        seen = self.window(column * side, row * side, side, side).seen
+        x, y = self.left + column * side * self.across, self.top + row * side * self.down
+        return self.clipped((x, y, x + side * self.across, y + side * self.down))
+
+    def clipped(self, box: Box) -> Box | None:
+        """Cut a box of the image down to what this picture shows of it; `None` where that is nothing."""
+        seen = _common(self.seen, box)
         return seen if seen[0] < seen[2] and seen[1] < seen[3] else None
 
 

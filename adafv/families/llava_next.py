@@ -80,7 +80,7 @@ class LlavaNextStages(Stages):
             grids=self.plan(self.model.config, *pixels.size).grids,
         )
 
-    def _packing(self, tokens: Tensor, pixels: Pixels, newline: Tensor) -> Tensor:
+    def _packing(self, tokens: Tensor, pixels: Pixels, newline: Tensor | None) -> Tensor:
         """Run the model's own packing of one image: (crops, P, D) to (packed, D)."""
         packed, _ = self.model.model.pack_image_features(
             [tokens],

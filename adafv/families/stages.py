@@ -18,7 +18,7 @@ from torch import Tensor
 from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import CheckpointError
 from adafv.families.base import ImagePlan
-from adafv.families.geometry import Frame
+from adafv.families.geometry import Box, Frame
 from adafv.families.hooks import execution_device, recording
 from adafv.families.tower import feature_layers, tower_of
 
@@ -56,6 +56,12 @@ class Stages(ABC):
     def frames(self, size: tuple[int, int]) -> list[Frame]:
         """Tell where the crops of an image of `size` (height, width) lie in it, in the order of `Pixels.values`."""
 
+    def boxes(self, size: tuple[int, int], encoding: ImageEncoding) -> list[Box | None]:
+        """Tell what each candidate of an image of `size` (height, width) shows of it; `None` where that is padding."""
+        frames, patch = self.frames(size), self._vision.patch_size
+        places = zip(encoding.crop.tolist(), encoding.cell.tolist(), strict=True)
+        return [frames[crop].cell(cell, self.side, patch) for crop, cell in places]
+
     @abstractmethod
     def _pack(self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor) -> ImageEncoding:
         """Put the tokens of one image in the model's own order.
@@ -66,6 +72,11 @@ class Stages(ABC):
             features: (crops, P, C), before the projector.
             saliency: (crops, P) float32.
         """
+
+    @property
+    def saliency(self) -> str:
+        """What the saliency of its images is, in a few words: `attention of [CLS]`, say."""
+        return self._kind.saliency
 
     @property
     def side(self) -> int:

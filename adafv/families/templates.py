@@ -64,6 +64,11 @@ QWEN = _template(
 )
 """ChatML, of LLaVA-NeXT-72B and -110B."""
 
+ONEVISION = _template(
+    ("<|im_start|>user ", "<|im_end|>"), "<|im_start|>assistant\n", ("<|im_start|>system \n", "<|im_end|>")
+)
+"""`<|im_start|>user <image>\\nQUESTION<|im_end|>` and no line break, of LLaVA-OneVision."""
+
 _LLAMA3 = (
     ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
     "<|start_header_id|>assistant<|end_header_id|>\n\n",
@@ -88,6 +93,11 @@ def llava_next(config: Any) -> str:
     if config.text_config.model_type == "mistral":
         return MISTRAL
     return _by_vocabulary(config.text_config, otherwise=VICUNA_NEXT, llama3=LLAMA3_NEXT)
+
+
+def llava_onevision(_config: Any) -> str:
+    """Choose the documented template of LLaVA-OneVision."""
+    return ONEVISION
 
 
 def vip_llava(_config: Any) -> str:

@@ -10,7 +10,6 @@ from adafv.explanation import Explanation, VisualToken
 from adafv.figures.rasters import BOTH, DROPPED, KEPT, SALIENCY, SIMILARITY, UNSEEN, Colour
 from adafv.figures.texts import readable, shortened, width_of, wrapped
 
-SALIENCY_NOTE = "attention of [CLS]; square-root scale"
 _LINES = 8  # of a question, or an answer, at most
 _WORDS = 4  # that are named at most
 _BETWEEN = " \u00b7 "
@@ -35,6 +34,11 @@ def header(explanation: Explanation, width: float, sizes: Sizes) -> list[tuple[s
     if tokens is not None:
         facts += f", {tokens.kept} of {tokens.visual} visual tokens kept ({tokens.kept / tokens.visual:.0%})"
     return [*lines, (shortened(readable(facts), width, sizes.title), sizes.title, True)]
+
+
+def saliency_note(explanation: Explanation) -> str:
+    """Say what saliency is there, and how it is drawn."""
+    return f"{explanation.saliency}; square-root scale"
 
 
 def titles(explanation: Explanation, layer: int) -> list[str]:

@@ -124,7 +124,7 @@ class _Drawing:
         self._bar("saliency", saliency)
         self._bar("similarity", similarity)
         _, note, words, _ = self.layout.notes
-        self._text(note.left, note.top, captions.SALIENCY_NOTE, _SIZES.small, _PALE)
+        self._text(note.left, note.top, captions.saliency_note(self.explanation), _SIZES.small, _PALE)
         best = captions.best_words(self.explanation, words.width * _POINTS, _SIZES.small)
         self._text(words.left, words.top, best, _SIZES.small, _INK)
         self._legend(kept, unseen)

@@ -36,7 +36,7 @@ def check_image_processor(name: str, processor: Any, config: Any) -> None:
         raise CheckpointError(what, f"processor_config.json is wrong: {AGAIN}")
     edge = config.vision_config.image_size
     crops = bool(getattr(images, "do_center_crop", False))
-    if crops or hasattr(images, "image_grid_pinpoints"):
+    if crops or (hasattr(images, "image_grid_pinpoints") and images.crop_size is not None):
         for side in ("height", "width"):
             _check(name, f"crop_size.{side}", _part(images, "crop_size", side), edge, edge)
     if getattr(images, "do_resize", False):

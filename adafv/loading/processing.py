@@ -26,7 +26,7 @@ def load_processor(source: str, family: Family, hub: dict[str, Any]) -> Any:
     plain = {key: value for key, value in hub.items() if key != "trust_remote_code"}
     # Exports by early versions name a class that is gone; only what is in CLIP's line is taken for it.
     fields, _ = family.image_processor.get_image_processor_dict(source, **plain)
-    if fields.get("image_processor_type") != "CLIPFeatureExtractor":
+    if fields.get("image_processor_type") != "CLIPFeatureExtractor" and not family.in_parts:
         return AutoProcessor.from_pretrained(source, backend="pil", **hub)
     parts = [family.image_processor.from_pretrained(source, **plain), AutoTokenizer.from_pretrained(source, **hub)]
     fields, _ = family.processor.get_processor_dict(source, **plain)
