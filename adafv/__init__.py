@@ -24,6 +24,7 @@ from adafv.settings import BatchSettings, LoadSettings, RunSettings
 if TYPE_CHECKING:
     from adafv.engine import Model, load
     from adafv.pruners.adafv import select
+    from adafv.wrapping import wrap
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,12 +44,22 @@ __all__ = [
     "RunSettings",
     "load",
     "select",
+    "wrap",
 ]
 
-_LAZY = {"load": "adafv.engine", "Model": "adafv.engine", "select": "adafv.pruners.adafv"}
+_LAZY = {
+    "Model": "adafv.engine",
+    "load": "adafv.engine",
+    "select": "adafv.pruners.adafv",
+    "wrap": "adafv.wrapping",
+}
 
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'adafv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

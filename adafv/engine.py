@@ -83,6 +83,10 @@ class Model:
             "vision_layers": layers_that_run(model.config),
         }
 
+    def __repr__(self) -> str:
+        said = self.describe()
+        return f"<adafv.Model {said['model']}: {self._checkpoint.family.name}, {said['dtype']} on {said['devices']}>"
+
     def ask(self, image: Any, question: str, run: RunSettings | None = None, **settings: Any) -> Answer:
         """Answer one question.
 

@@ -50,7 +50,8 @@ ROOMS: dict[str, str] = {
     "figures": "explanation",
     "engine": "costs encoding errors explanation families images loading pipeline prompt records report request"
     " settings streaming timing",
-    "__init__": "budget engine errors pruners records settings",
+    "wrapping": "engine errors families loading records settings",
+    "__init__": "budget engine errors pruners records settings wrapping",
 }
 """Other rooms of the library that the modules of a room may import, at the top or inside functions."""
 
@@ -81,7 +82,8 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/decoding": "torch transformers",
     "adafv/pipeline": "torch PIL",
     "adafv/explanation": "torch PIL",
-    "adafv/families": "torch transformers PIL",
+    "adafv/families": "torch transformers accelerate PIL",
+    "adafv/wrapping": "transformers",
     "adafv/loading": "torch transformers accelerate safetensors huggingface_hub jinja2 PIL",
     "adafv/costs": "torch transformers",
     "adafv/quality": "numpy",
@@ -161,7 +163,9 @@ def test_no_two_rooms_of_the_library_need_each_other() -> None:
 def test_every_room_is_there_and_needs_what_it_may_know() -> None:
     for one, known in ROOMS.items():
         used = {other for path in LIBRARY if room(path) == one for other in rooms_of(path, "adafv")}
-        lazy = {"engine", "pruners"} if one == "__init__" else set()  # imported by name when they are first used
+        lazy = (
+            {"engine", "pruners", "wrapping"} if one == "__init__" else set()
+        )  # imported by name when they are first used
         assert set(known.split()) <= used | lazy, one
         assert any(room(path) == one for path in LIBRARY), one
 

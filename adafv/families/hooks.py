@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,27 +13,42 @@ from torch import Tensor, nn
 from adafv.errors import DeviceError
 
 
+class _Enough(Exception):
+    """Ends a forward whose later modules nobody needs."""
+
+
 @contextmanager
-def recording(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+def recording(modules: Mapping[str, nn.Module], last: nn.Module | None = None) -> Iterator[dict[str, Tensor]]:
     """Record what modules output while the `with` lasts, whatever the attention kernel and wherever they run.
 
     Args:
         modules: by the names under which their outputs are wanted; one may have several.
+        last: ends the forward that runs it, and with that the `with`: modules behind it are not run. They need not be
+            taken out of the model, whose forwards may be bound to it by accelerate's hooks.
 
     Yields:
-        The outputs, filled in as the modules run.
+        The outputs, filled in as this thread runs the modules.
     """
     recorded: dict[str, Tensor] = {}
+    thread = threading.get_ident()  # others may run the same model meanwhile
 
     def keep(name: str) -> Callable[[Any, Any, Tensor], None]:
         def hook(_module: Any, _args: Any, output: Tensor) -> None:
-            recorded[name] = output
+            if threading.get_ident() == thread:
+                recorded[name] = output
 
         return hook
 
+    def end(_module: Any, _args: Any, _output: Tensor) -> None:
+        if threading.get_ident() == thread:
+            raise _Enough
+
     handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    if last is not None:
+        handles.append(last.register_forward_hook(end))
     try:
-        yield recorded
+        with suppress(_Enough):
+            yield recorded
     finally:
         for handle in handles:
             handle.remove()

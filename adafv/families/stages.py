@@ -9,6 +9,8 @@ What differs from transformers:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -42,8 +44,10 @@ class Stages(ABC):
         # Hidden state 0 is what the first layer takes, i what the i-th layer gives.
         self._kind, used = tower_of(model.config), feature_layers(model.config)
         givers = [getattr(self._tower, self._kind.start), *self._tower.encoder.layers]
-        attention = givers[max(used)].self_attn
+        self._deepest = givers[max(used)]
+        attention = self._deepest.self_attn
         self._features = [f"feature {number}" for number in range(len(used))]
+        self._last_feature = self._features[used.index(max(used))]
         self._recorded = dict(zip(self._features, (givers[index] for index in used), strict=True))
         self._recorded |= {"query": attention.q_proj, "key": attention.k_proj}
 
@@ -110,22 +114,39 @@ class Stages(ABC):
     def encode(self, images: list[Pixels]) -> list[ImageEncoding]:
         """Run vision tower and projector over all crops of all images at once, then pack image by image."""
         features, saliency = self._vision_features(torch.cat([pixels.values for pixels in images]))
-        projected = self._projector(features)
-        crops = [len(pixels.values) for pixels in images]
-        split = (torch.split(tensor, crops) for tensor in (projected, features, saliency))
-        return [self._pack(*parts) for parts in zip(images, *split, strict=True)]
+        return self._split(images, self._projector(features), features, saliency)
+
+    def overhearing(self) -> AbstractContextManager[dict[str, Tensor]]:
+        """Record what `overheard` needs, while somebody else runs vision tower and projector."""
+        return recording(self._recorded | {"projected": self._projector})
+
+    def overheard(self, images: list[Pixels], recorded: Mapping[str, Tensor]) -> list[ImageEncoding]:
+        """Pack images that somebody else has encoded together."""
+        return self._split(images, recorded["projected"], *self._read(recorded))
 
     def _vision_features(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn (crops, 3, H, W) pixels into (crops, P, C) features and (crops, P) float32 saliency, without [CLS]."""
-        values = values.to(execution_device(self._tower), self._tower.dtype)
-        with recording(self._recorded) as recorded:
-            home = self._tower(values).last_hidden_state.device
-        hidden = [recorded[name].to(home) for name in self._features]
-        features = hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=-1)
+        """Turn (crops, 3, H, W) pixels into (crops, P, C) features and (crops, P) float32 saliency, without [CLS].
+
+        Layers of the tower behind the deepest one that is used do not run.
+        """
+        with recording(self._recorded, last=self._deepest) as recorded:
+            self._tower(values.to(execution_device(self._tower), self._tower.dtype))
+        return self._read(recorded)
+
+    def _read(self, recorded: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Make features and saliency of what the tower's modules gave."""
+        hidden = [recorded[name] for name in self._features]
+        home = recorded[self._last_feature].device
+        features = hidden[0] if len(hidden) == 1 else torch.cat([state.to(home) for state in hidden], dim=-1)
         heads = self._vision.num_attention_heads
         scale = (self._vision.hidden_size // heads) ** -0.5
         saliency = self._kind.attention(recorded["query"], recorded["key"], heads, scale)
         return features[:, self._kind.prefix :], saliency.to(home)
+
+    def _split(self, images: list[Pixels], tokens: Tensor, features: Tensor, saliency: Tensor) -> list[ImageEncoding]:
+        crops = [len(pixels.values) for pixels in images]
+        split = (torch.split(tensor, crops) for tensor in (tokens, features, saliency))
+        return [self._pack(*parts) for parts in zip(images, *split, strict=True)]
 
     def embed(self, ids: list[int]) -> Tensor:
         """Embed text tokens: (T, D)."""

@@ -33,21 +33,19 @@ _SMALL_PARAMETERS = 500_000_000  # in float32 still no more than 2 GB
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint.
+    """A loaded checkpoint, whoever loaded it.
 
     Args:
         name: as the user gave it.
-        model: the Hugging Face model, its vision tower cut behind the last layer that LLaVA uses.
+        model: the Hugging Face model; layers behind the last one that LLaVA uses may be cut off its vision tower.
         processor: image processor, tokenizer and chat template.
         family: what is special about it.
-        settings: what was asked for.
     """
 
     name: str
     model: Any
     processor: Any
     family: Family
-    settings: LoadSettings
 
     @property
     def is_demo(self) -> bool:
@@ -74,7 +72,7 @@ def load_checkpoint(settings: LoadSettings) -> Checkpoint:
         check_tokenizer(settings.model, processor.tokenizer, config)
     with explained(settings, "the model", cached_only=cached_only):
         model = _load_model(source, config, settings, hub, processor)
-    return Checkpoint(settings.model, model, processor, family_of(config), settings)
+    return Checkpoint(settings.model, model, processor, family_of(config))
 
 
 def read_config(settings: LoadSettings) -> Any:
