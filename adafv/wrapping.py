@@ -30,8 +30,8 @@ def wrap(model: Any, processor: Any) -> Model:
         processor: its processor, with tokenizer and image processor.
 
     Raises:
-        CheckpointError: a model of another class or in training mode, a tower without [CLS], or a processor that is
-            not the model's.
+        CheckpointError: a model of another class or in training mode, a tower that saliency is not defined for, or a
+            processor that is not the model's.
     """
     family, name = checked(model), name_of(model)
     stages = family.stages(model, processor)
@@ -53,7 +53,7 @@ def checked(model: Any) -> Family:
     """Find the family of a loaded model.
 
     Raises:
-        CheckpointError: one of another class or in training mode, or a tower without [CLS].
+        CheckpointError: one of another class or in training mode, or a tower that saliency is not defined for.
     """
     config: Any = getattr(model, "config", None)
     family = FAMILIES.get(getattr(config, "model_type", ""))

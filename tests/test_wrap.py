@@ -32,10 +32,15 @@ MAPS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[*FAMILIES, "siglip"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    changes = {"vision_feature_layers": [-2, 1]} if request.param == "vipllava" else {}
-    return tiny.save(request.param, tmp_path_factory.mktemp(request.param), **changes)
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "siglip":
+        settings = tiny.siglip() | {"vision_feature_layer": -2}
+        return tiny.save("llava", folder, images=tiny.siglip_image_processor(), **settings)
+    return tiny.save(
+        request.param, folder, **({"vision_feature_layers": [-2, 1]} if request.param == "vipllava" else {})
+    )
 
 
 def stock(folder: Path, device_map: Any = None) -> Any:
@@ -133,10 +138,10 @@ def test_a_model_in_training_mode_is_refused(llava_folder: Path) -> None:
     assert "eval()" in caught.value.fix
 
 
-def test_a_tower_without_cls_is_refused(llava_folder: Path) -> None:
+def test_a_tower_without_saliency_is_refused(llava_folder: Path) -> None:
     model = stock(llava_folder)
     model.config.vision_feature_select_strategy = "full"
-    with pytest.raises(CheckpointError, match="saliency is defined for a tower with a"):
+    with pytest.raises(CheckpointError, match="as if it were a patch"):
         adafv.wrap(model, AutoProcessor.from_pretrained(llava_folder))
 
 
