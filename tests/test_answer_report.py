@@ -9,9 +9,11 @@ import pytest
 
 import adafv
 from adafv import Question, flops
+from adafv.families.tower import layers_that_run
 from adafv.records import Comparison
 from tests.cli_fakes import ANSWER
 from tests.conftest import noise
+from tests.tiny import PATCHES
 
 QUESTION = "what color is the sign?"
 
@@ -70,6 +72,26 @@ def test_flops_and_cache_are_those_of_the_tokens_fed(llava: adafv.Model) -> None
     values = 2 * 2 * 2 * 12 * 4  # keys and values, 2 layers, 2 heads of 12, float32
     assert answer.memory_bytes.kv_cache == values * (prompt + generated - 1)
     assert answer.memory_bytes.unpruned_kv_cache == values * (unpruned + generated - 1)
+
+
+def test_tiles_and_newlines_are_counted_and_a_shared_encoding_once(tiled: adafv.Model) -> None:
+    config = tiled.pipeline.model.config
+    first, second = tiled.answer(noise(150, 90), [QUESTION, QUESTION], keep=5, max_new_tokens=3)
+    whole = tiled.ask(noise(150, 90), QUESTION, keep="all", max_new_tokens=3)
+    assert first.flops and first.tokens and first.memory_bytes and second.flops and whole.flops and whole.tokens
+    tokens, generated = whole.tokens, first.tokens.generated
+    assert tokens.crops > 1 and tokens.newlines > 0 and first.tokens.newlines == 0
+    vision = flops.VisionGeometry.from_config(config, layers_that_run(config))
+    text = flops.TextGeometry.from_config(config)
+    encoding = flops.vision(vision, tokens.crops) + flops.projector(vision, tokens.crops * PATCHES)
+    assert first.flops.vision + first.flops.projector == whole.flops.vision + whole.flops.projector == encoding
+    unpruned = tokens.text + tokens.visual + tokens.newlines
+    answering = flops.prefill(text, unpruned) + flops.decode(text, unpruned, generated)
+    assert first.flops.unpruned_total == encoding + answering
+    assert (second.flops.vision, second.flops.projector, second.flops.unpruned_total) == (0, 0, answering)
+    values = 2 * 2 * 2 * 12 * 4  # keys and values, 2 layers, 2 heads of 12, float32
+    assert first.memory_bytes.kv_cache == values * (tokens.text + 5 + generated - 1)
+    assert first.memory_bytes.unpruned_kv_cache == values * (unpruned + generated - 1)
 
 
 def test_pruners_that_ignore_the_text_are_not_charged_for_it(llava: adafv.Model) -> None:

@@ -153,6 +153,42 @@ def test_draws_follow_temperature_and_top_p(temperature: float, top_p: float) ->
     assert not shares[wanted == 0].any()
 
 
+def test_a_temperature_of_next_to_nothing_is_greedy() -> None:
+    """Scores divided by it would be infinite, and their softmax nothing."""
+    scores = torch.tensor([[1.0, 300.0, 299.0]])
+    chooser = _Chooser(RunSettings(max_new_tokens=1, temperature=1e-40), [0], scores.device)
+    assert chooser(torch.empty(1, 0, dtype=torch.long), scores).argmax() == 1
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0])
+def test_a_token_without_a_share_is_never_drawn(number: float) -> None:
+    """Not by the least random number either, nor by one that is rounded up to all there is."""
+    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]])
+    chooser = _Chooser(RunSettings(max_new_tokens=1, temperature=1.0), [0], scores.device)
+    chooser._draws = torch.full((1, 1), number)
+    assert chooser(torch.empty(1, 0, dtype=torch.long), scores).argmax() == (3 if number else 1)
+
+
+def test_prefill_ends_with_the_first_token(chatty: torch.nn.Module) -> None:
+    """By a watch that counts what the language model does rather than seconds."""
+
+    class Counting(Stopwatch):
+        forwards = 0.0
+
+        def now(self) -> float:
+            return self.forwards
+
+    def count(_module: object, _args: object) -> None:
+        watch.forwards += 1
+
+    watch = Counting()
+    with torch.inference_mode(), chatty.get_submodule("model.language_model").register_forward_pre_hook(count):
+        answers = generate(chatty, prompts(7, 48, 0), RunSettings(max_new_tokens=24), watch)
+    longest = max(len(answer.ids) for answer in answers)
+    assert longest > 2
+    assert (watch["prefill"], watch["decode"]) == (1, longest - 1)
+
+
 def test_left_padding_puts_all_ends_together() -> None:
     embeddings, mask, positions = left_pad(
         [Spliced(torch.ones(2, 3), torch.tensor([4, 9])), Spliced(torch.ones(4, 3), torch.arange(4))]

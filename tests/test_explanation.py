@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from transformers import PreTrainedTokenizerFast
 import adafv
 from adafv import pruners
 from adafv.errors import InputError
-from adafv.evidence import Selection
+from adafv.evidence import Evidence, Selection
 from adafv.explanation import Explanation, Word
+from adafv.pipeline import Pipeline
 from adafv.pruners import Pruner
+from adafv.request import Request
 from adafv.words import words_of
 from tests import tiny
 from tests.conftest import noise
@@ -121,6 +124,27 @@ def test_scores_are_what_pruners_look_at(model: adafv.Model) -> None:
     best = max(told.tokens, key=lambda token: token.similarity)
     assert told.words[best.word].similarity == pytest.approx(best.similarity)
     assert max(word.similarity for word in told.words) == pytest.approx(best.similarity)
+
+
+@BOTH
+def test_a_word_is_as_similar_as_its_best_token(model: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Sequence[int], list[float]]] = []
+    scores = Pipeline.scores
+
+    def listen(self: Pipeline, request: Request) -> Evidence:
+        evidence = scores(self, request)
+        seen.append((request.prompt.after, evidence.similarity[0].amax(dim=1).tolist()))
+        return evidence
+
+    monkeypatch.setattr(Pipeline, "scores", listen)
+    told = model.explain(noise(150, 90), "how many zebras are grazing peacefully?", keep=7, max_new_tokens=1)
+    ((ids, reached),) = seen
+    _, owners = words_of(tiny.tokenizer(), ids)
+    pieces: list[list[float]] = [[] for _ in told.words]
+    for owner, score in zip(owners, reached, strict=True):
+        pieces[owner].append(score)
+    assert [word.similarity for word in told.words] == list(map(max, pieces))
+    assert any(max(piece) not in (piece[0], piece[-1]) for piece in pieces)  # neither the first nor the last
 
 
 @BOTH

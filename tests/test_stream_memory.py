@@ -5,15 +5,19 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import adafv
 from adafv import BatchSettings, Question, pipeline
+from adafv.encoding import Pixels
 from adafv.errors import OutOfMemoryError
 from adafv.pipeline import Pipeline
-from adafv.streaming.encoder_cache import EncoderCache
+from adafv.streaming.encoder_cache import EncoderCache, Loaded
+from adafv.streaming.prefetching import Ticket
+from adafv.streaming.scheduling import Scheduler, StreamStats
 from tests.conftest import noise
 from tests.stock import encoded
 from tests.test_streaming import RUN, questions, texts
@@ -100,6 +104,18 @@ def test_a_question_that_fits_no_memory_fails_alone(llava: adafv.Model, monkeypa
     assert stream.stats.batch_size >= 2  # as many as fitted, not one for ever
 
 
+def test_a_batch_is_the_oldest_and_those_nearest_to_it_in_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[int]] = []
+    monkeypatch.setattr(Scheduler, "_answer", lambda _, batch: batches.append([ticket.number for ticket in batch]))
+    nothing: Any = None
+    stats = StreamStats(batch_size=3)
+    scheduler = Scheduler(nothing, [], cache=nothing, prefetcher=nothing, stats=stats, largest=3)
+    lengths: list[Any] = [SimpleNamespace(text_tokens=count) for count in (20, 90, 24, 21, 19, 88, 24)]
+    scheduler.answer_some([Ticket(number, prompt=prompt) for number, prompt in enumerate(lengths)])
+    scheduler.answer_some([Ticket(number, prompt=lengths[number]) for number in (1, 2, 5, 6)])
+    assert batches == [[0, 3, 4], [1, 5, 2]]
+
+
 def test_no_pixels_are_held_once_they_are_encoded_or_refused(llava: adafv.Model) -> None:
     asked = [Question(i, b"no image" if i % 3 == 1 else noise(60, 60, seed=i % 4), "what?") for i in range(12)]
     stream = llava.stream(asked, RUN, BatchSettings(batch_size=2, workers=3))
@@ -114,6 +130,29 @@ def test_an_encoding_too_large_to_be_held_puts_no_other_out() -> None:
     assert [key in encoder for key in "abc"] == [True, False, True]
     encoder._keep("d", SimpleNamespace(bytes=1))  # type: ignore[arg-type]
     assert [key in encoder for key in "acd"] == [False, True, True]
+
+
+def test_what_was_used_last_stays() -> None:
+    cache = EncoderCache(None, limit_bytes=10)  # type: ignore[arg-type]
+    for key in "ab":
+        cache._keep(key, SimpleNamespace(bytes=4))  # type: ignore[arg-type]
+    assert cache.get("a") is not None and cache.get("z") is None
+    cache._keep("c", SimpleNamespace(bytes=4))  # type: ignore[arg-type]
+    assert [key in cache for key in "abc"] == [True, False, True]
+
+
+def test_crops_that_go_through_the_tower_together_are_bounded() -> None:
+    """Eight at most, but for an image that has more of its own."""
+    groups: list[list[int]] = []
+
+    def encode(pixels: list[SimpleNamespace], _watch: object) -> list[SimpleNamespace]:
+        groups.append([len(one.values) for one in pixels])
+        return [SimpleNamespace(bytes=1) for _ in pixels]
+
+    cache = EncoderCache(SimpleNamespace(devices=(), encode=encode), limit_bytes=10)  # type: ignore[arg-type]
+    images = {str(i): Loaded(Pixels(torch.zeros(n, 1), (1, 1)), 0.0) for i, n in enumerate((5, 3, 1, 7, 1, 10, 2))}
+    assert list(cache.encode(images)) == list(images)
+    assert groups == [[5, 3], [1, 7], [1], [10], [2]]
 
 
 def test_an_encoding_holds_no_memory_of_others(llava: adafv.Model) -> None:
