@@ -39,6 +39,9 @@ _OTHERS = (  # where their first bytes are, what they are, and whose
     (4, b"ftyphe", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
     (4, b"ftypmsf1", "HEIC"),
+    (4, b"ftyp", "video"),
+    (0, b"\x1a\x45\xdf\xa3", "video"),  # Matroska and WebM
+    (8, b"AVI ", "video"),
 )
 _SMALLER = "scale or crop it first; the model sees a small version anyway"
 _COPY_OR_CONVERT = "if it is damaged, copy it again; otherwise save it as PNG or JPEG"
@@ -134,6 +137,8 @@ def _identify(stream: Stream, name: str) -> ImageFile.ImageFile:
         head = stream.read(64)
         for start, magic, kind in _OTHERS:
             if head[start:].startswith(magic):
+                if kind == "video":
+                    raise ImageError(f"{name}: a video is no image", "save a frame of it as PNG or JPEG") from error
                 what = f"{name}: {kind} images are not supported"
                 raise ImageError(what, "convert it to PNG or JPEG") from error
         raise ImageError(f"{name}: not an image that can be read", _COPY_OR_CONVERT) from error

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 _QUESTION, _SYSTEM = "What is it?", "Be brief."  # what templates are tried with
 _UNRENDERED = (jinja2.TemplateError, TypeError)  # the latter where a template adds text to a list of content parts
+_VIDEO, _ONE_IMAGE = "<video>", "questions are about one image each: save a frame of the video as PNG or JPEG"
 # What benchmarks append to every question, on the form of the answer.
 INSTRUCTIONS = (
     "Answer the question using a single word or phrase.",
@@ -117,6 +118,8 @@ class Prompter:
                 f"the {name} {text!r} contains the image placeholder {self._image_token}",
                 "leave it out: the image is put in front of the question",
             )
+        if _VIDEO in text and _VIDEO in self._tokenizer.get_added_vocab():
+            raise InputError(f"the {name} {text!r} contains the video placeholder {_VIDEO}", _ONE_IMAGE)
 
     def _rendered(self, question: str, system: str | None) -> str:
         system = (system or "").strip()

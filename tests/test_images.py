@@ -301,6 +301,9 @@ def test_content_that_is_no_image():
     heic = refusal(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     assert "HEIC" in heic.what
     assert "PNG or JPEG" in heic.fix
+    for video in (b"\0\0\0\x18ftypisom\0\0\2\0", b"\x1a\x45\xdf\xa3" + bytes(9), b"RIFF\0\0\0\0AVI LIST"):
+        refused = refusal(video)
+        assert refused.what == "image bytes: a video is no image" and "a frame of it" in refused.fix
 
 
 @pytest.fixture(params=[False, True], ids=["strict", "LOAD_TRUNCATED_IMAGES"])

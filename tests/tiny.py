@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AddedToken,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
@@ -145,7 +146,9 @@ def save_llava_next(folder: Path, seed: int = 0, tile: int = IMAGE, **changes: A
 def save_llava_onevision(folder: Path, seed: int = 0, largest: int = 2, **changes: Any) -> Path:
     """A LLaVA-OneVision checkpoint in `folder`, whose mosaics of up to 4 x 4 tiles amount to `largest` of them."""
     words = tokenizer()
-    pinpoints = [[rows * IMAGE, columns * IMAGE] for rows in range(1, 5) for columns in range(1, 5)]
+    words.add_tokens([AddedToken("<video>", special=True, normalized=False)])
+    side = (changes.get("vision_config") or siglip()["vision_config"]).image_size
+    pinpoints = [[rows * side, columns * side] for rows in range(1, 5) for columns in range(1, 5)]
     text = text_config(len(words), max_position_embeddings=4096).to_dict() | dict(model_type="qwen2")
     settings = _settings(words) | siglip() | dict(
         image_grid_pinpoints=pinpoints,
@@ -154,7 +157,7 @@ def save_llava_onevision(folder: Path, seed: int = 0, largest: int = 2, **change
         video_token_index=len(words) - 1,
     )  # fmt: skip
     _save(LlavaOnevisionForConditionalGeneration, LlavaOnevisionConfig(**(settings | changes)), folder, seed)
-    square = {"height": IMAGE, "width": IMAGE}
+    square = {"height": side, "width": side}
     images = LlavaOnevisionImageProcessorPil(size=square, image_grid_pinpoints=pinpoints)
     images.save_pretrained(folder)  # its processor cannot be made without torchvision
     words.chat_template = TEMPLATE

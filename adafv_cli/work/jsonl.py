@@ -152,6 +152,9 @@ def _with_image(line: Line, found: dict[str, Any], folder: Path) -> Line:
     image = found.get("image")
     if not isinstance(image, str) or not image.strip():
         what = "there is no image" if image is None else f"image: {_short(image)} is no path"
+        other = next((key for key in ("image", "images", "video", "videos") if found.get(key)), None)
+        if other is not None and (other != "image" or isinstance(image, list)):
+            what = f"{other}: {_short(found[other])}: a question is about one image, not about several or a video"
         return line.failed(InputError(what, 'give it as "image": "photo.jpg"'))
     try:
         return replace(line, image=image, source=_source(image, folder))
