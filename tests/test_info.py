@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from adafv.settings import LoadSettings
 from tests.cli_fakes import Result, adafv
 from tests.families import reduced
 from tests.published import CONFIGS
-from tests.test_cli_help import HEAVY, PLAIN
+from tests.test_cli_help import light_help
 from tests.test_plan import expanded, random_sizes
 
 # Billions, as the checkpoints' pages round them.
@@ -236,16 +234,9 @@ def test_offline_hub_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from adafv_cli.app import main\n"
-        "try: main()\nexcept SystemExit as end: status = end.code\n"
-        f"print(status, [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
-    )
-    command = [sys.executable, "-c", code, "info", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=PLAIN, check=True)
-    assert done.stderr.strip() == "0 []"
+    text = light_help("info", "--help")
     for part in ("adafv info llava-hf/llava-1.5-7b-hf", "MODEL", "-m", "--image", "640x480", "--keep", "--json",
                  "--revision", "--offline", "ADAFV_MODEL", "ADAFV_KEEP", "default: demo", "Exit codes"):  # fmt: skip
-        assert part in done.stdout, part
-    assert "--device-map" not in done.stdout
-    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+        assert part in text, part
+    assert "--device-map" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80
