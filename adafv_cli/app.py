@@ -84,22 +84,25 @@ def build() -> typer.Typer:
     import typer
 
     from adafv_cli import ask, batch, info, show, sweep
-    from adafv_cli.options import before_commands
+    from adafv_cli.options import Command, Group, before_commands, flowing
 
-    help_flags = {"help_option_names": ["-h", "--help"]}
     app = typer.Typer(
+        cls=Group,
         no_args_is_help=True,
-        context_settings=help_flags,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-
-    app.callback(help=ABOUT, epilog=EXIT_CODES)(before_commands)
-    app.command("ask", no_args_is_help=True, epilog=EXIT_CODES, help=ask.HELP)(ask.ask)
-    app.command("batch", no_args_is_help=True, epilog=EXIT_CODES, help=batch.HELP)(batch.batch)
-    app.command("sweep", no_args_is_help=True, epilog=EXIT_CODES, help=sweep.HELP)(sweep.sweep)
-    app.command("show", no_args_is_help=True, epilog=EXIT_CODES, help=show.HELP)(show.show)
-    app.command("info", epilog=EXIT_CODES, help=info.HELP)(info.info)
+    app.callback(help=flowing(ABOUT), epilog=EXIT_CODES)(before_commands)
+    for name, text, command in (
+        ("ask", ask.HELP, ask.ask),
+        ("batch", batch.HELP, batch.batch),
+        ("sweep", sweep.HELP, sweep.sweep),
+        ("show", show.HELP, show.show),
+        ("info", info.HELP, info.info),
+    ):
+        needs_arguments = name != "info"
+        app.command(name, cls=Command, no_args_is_help=needs_arguments, epilog=EXIT_CODES, help=flowing(text))(command)
     return app
 
 

@@ -52,7 +52,7 @@ class Streams:
         self.stdin, self.stdout, self.stderr, self.verbosity = stdin, stdout, stderr, verbosity
         self.console = _StderrConsole(stderr)
         self.coloured = not is_plain(stderr)
-        self.animated = stderr.isatty() and self.coloured
+        self.animated = stderr.isatty() and not self.console.is_dumb_terminal
 
     @classmethod
     def of_process(cls) -> Streams:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from adafv.errors import InputError, cut, shown
+from adafv.errors import ImageError, InputError, cut, shown
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
+from adafv_cli.files import is_file
 
 
 def image_and_questions(
@@ -39,12 +41,38 @@ def image_and_questions(
         which = f"question {number}" if len(asked) > 1 else "the question"
         if not question.strip():
             raise InputError(f"{which} is empty: {shown(question)}", f'{command} IMAGE "what is this?"')
+        if not from_stdin:
+            _check_meant(question, image, command)
         try:
             question.encode()
         except UnicodeEncodeError:
             what = f"{which} is not valid UTF-8: {shown(question)}"
             raise InputError(what, "check the terminal's encoding") from None
     return source, asked
+
+
+def _check_meant(question: str, image: str, command: str) -> None:
+    """See that a question is not something else that was put where questions are.
+
+    Raises:
+        UsageError: it is an image, or the value of a switch that takes none.
+    """
+    ask_anyway = f"to ask just that: echo {cut(shlex.quote(question))} | {command} {cut(shlex.quote(image))}"
+    if question.lower() in ("true", "false"):
+        raise UsageError(f"{question!r} is no question, and switches take no value", f"leave it out; {ask_anyway}")
+    if is_file(Path(question)) and _is_image(question):
+        what = f"{shown(question)} is an image, where the question should be"
+        raise UsageError(what, f"one image at a time; adafv batch takes many; {ask_anyway}")
+
+
+def _is_image(path: str) -> bool:
+    from adafv.images import check_image
+
+    try:
+        check_image(path)
+    except ImageError:
+        return False
+    return True
 
 
 def _existing(image: str, command: str) -> str | bytes:

@@ -15,6 +15,7 @@ from functools import partial, wraps
 from typing import Annotated, Any, cast, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from adafv import __version__, pruners
 from adafv.errors import InputError
@@ -160,15 +161,47 @@ def _spelled(name: str, ctx: typer.Context) -> str:
     return "--" + name.replace("_", "-")
 
 
+class Command(TyperCommand):
+    """A command whose help shows switches as such: typer calls them `<bool>`, as if they took a value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """As typer's, which asks for them to write the help."""
+        return _without_values(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands whose help does the same."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """As typer's, which asks for them to write the help."""
+        return _without_values(super().get_params(ctx))
+
+
+def _without_values(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False) or getattr(param, "count", False):
+            param.metavar = ""
+    return params
+
+
+def flowing(help: str) -> str:
+    """Join the lines of each paragraph but of examples, which are indented: the terminal breaks them where it ends."""
+    paragraphs = help.strip("\n").split("\n\n")
+    return "\n\n".join(part if "\n  " in part else " ".join(part.split("\n")) for part in paragraphs)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"adafv {__version__}")
+        from adafv_cli.rendering.run_report import versions
+
+        found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions().items())
+        typer.echo(f"adafv {__version__} ({found})")
         raise typer.Exit
 
 
 VersionFlag = Annotated[
     bool,
-    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="Print versions and exit."),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,11 +56,16 @@ def test_a_pipe_gets_answers_only_also_when_stderr_is_a_terminal(path: str) -> N
     assert "40 answered" in err
 
 
-@pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_no_animation_when_asked(path: str, plain: dict[str, str]) -> None:
-    code, out, err = at_a_terminal(*FAKE, path, **plain)
+def test_no_animation_where_there_can_be_none(path: str) -> None:
+    code, out, err = at_a_terminal(*FAKE, path, TERM="dumb")
     assert (code, len(answers(out))) == (0, 40)
     assert "\x1b" not in err
+
+
+def test_a_bar_without_colour(path: str) -> None:
+    code, out, err = at_a_terminal(*FAKE, path, NO_COLOR="1", FAKE_STEP_S="0.1")
+    assert (code, len(answers(out))) == (0, 40)
+    assert "━" in err and not re.search(r"\x1b\[[0-9;]*m", err)
 
 
 def test_two_pipes(path: str) -> None:

@@ -96,6 +96,22 @@ def test_missing_image_is_usage(model: FakeModel, tmp_path: Path) -> None:
     refused(2, ("gone.png", "No such file", "check the path"), "ask", str(tmp_path / "gone.png"), "q")
 
 
+def test_an_image_is_no_question(image: str, model: FakeModel, tmp_path: Path) -> None:
+    other = picture(tmp_path / "b.png")
+    for command, *flags in (("ask",), ("show", "--json")):
+        anyway = f"echo {other} | adafv {command} {image}"
+        refused(2, ("b.png' is an image", "adafv batch", anyway), command, image, other, *flags)
+    refused(2, ("b.png' is an image",), "ask", image, "what is this?", other)
+    (tmp_path / "notes").write_text("no image")
+    assert adafv("ask", image, str(tmp_path / "notes"), str(tmp_path / "gone.png")).code == 0
+    assert adafv("ask", image, stdin=other.encode()).code == 0  # as the message says
+
+
+@pytest.mark.parametrize("value", ["true", "False"])
+def test_a_switch_takes_no_value(image: str, model: FakeModel, value: str) -> None:
+    refused(2, (f"'{value}' is no question, and switches take no value",), "ask", image, "--offline", value)
+
+
 def test_names_that_no_file_can_have(image: str, model: FakeModel) -> None:
     long = "x" * 300
     refused(2, ("image 'xxx", "File name too long"), "ask", long, "q")

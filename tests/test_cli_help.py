@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,10 @@ PLAIN = {key: value for key, value in os.environ.items() if key not in ("FORCE_C
 PLAIN |= {"TERM": "dumb", "COLUMNS": "80"}
 
 
-def adafv(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "adafv_cli", *args]
-    return subprocess.run(command, capture_output=True, text=True, env=PLAIN, stdin=subprocess.DEVNULL, check=False)
+def adafv(*args: str, width: int = 80, module: str = "adafv_cli") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *args]
+    env = PLAIN | {"COLUMNS": str(width)}
+    return subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, check=False)
 
 
 def light_help(*args: str) -> str:
@@ -80,11 +83,39 @@ def test_no_arguments_show_help(args: tuple[str, ...]) -> None:
     assert done.stderr == ""
 
 
-def test_version() -> None:
+@pytest.mark.parametrize("command", [(), ("ask",), ("batch",), ("sweep",), ("show",), ("info",)])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_paragraphs_fill_the_terminal(command: tuple[str, ...], width: int) -> None:
+    """No line ends while there is room for the next word."""
+    text = adafv(*command, "--help", width=width).stdout.split("╭")[0]
+    for paragraph in re.split(r"\n\s*\n", text):
+        lines = [line.strip() for line in paragraph.split("\n") if line.strip()]
+        if "Examples" in lines:
+            continue
+        for line, following in pairwise(lines):
+            assert len(f"{line} {following.split()[0]}") > width - 2, (line, following)
+
+
+def test_switches_take_no_value() -> None:
+    text = adafv("batch", "--help").stdout
+    assert "<bool>" not in text and "--offline" in text and "<int>" in text
+    assert "<bool>" not in adafv("--help").stdout
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+@pytest.mark.parametrize("module", ["adafv_cli", "adafv"])
+def test_version(flag: str, module: str) -> None:
+    import torch
+    import transformers
+
     import adafv as library
 
-    done = adafv("--version")
-    assert (done.returncode, done.stdout) == (0, f"adafv {library.__version__}\n")
+    done = adafv(flag, module=module)
+    python = ".".join(map(str, sys.version_info[:3]))
+    torch_version = torch.__version__.partition("+")[0]
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"adafv {library.__version__} (python {python}, torch {torch_version}")
+    assert f"transformers {transformers.__version__}" in done.stdout and done.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag,word", [("--pruner", "sali"), ("--positions", "ori"), ("--dtype", "bf")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -87,9 +88,16 @@ def test_a_terminal_gets_colour_and_bars(image: str) -> None:
     assert "\x1b[1m" in err
 
 
-@pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_no_colour_and_no_animation_when_asked(image: str, plain: dict[str, str]) -> None:
-    _, out, err = at_a_terminal(*FAKE, image, "a", **plain)
+def test_no_colour_when_asked(image: str) -> None:
+    _, out, err = at_a_terminal(*FAKE, image, "a", NO_COLOR="1", FAKE_LOAD_S="0.3")
+    assert out == "red\n"
+    assert not re.search(r"\x1b\[[0-9;]*m", err)
+    assert "\x1b[?25l" in err  # the spinner is no colour
+    assert "144 of 576 kept (25%)" in err
+
+
+def test_no_animation_where_there_can_be_none(image: str) -> None:
+    _, out, err = at_a_terminal(*FAKE, image, "a", TERM="dumb", FAKE_LOAD_S="0.3")
     assert out == "red\n"
     assert "\x1b" not in err
     assert "144 of 576 kept (25%)" in err

@@ -50,6 +50,7 @@ ROOMS: dict[str, str] = {
     "figures": "explanation",
     "engine": "costs encoding errors explanation families images loading pipeline prompt records report request"
     " settings streaming timing",
+    "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading records settings",
     "__init__": "budget engine errors pruners records settings wrapping",
 }

@@ -85,3 +85,15 @@ def test_an_answer_nested_as_no_answer_is(tmp_path: Path, model: FakeBatchModel)
         deep = [deep]
     done = sweep(tmp_path, [asking(0, answer=deep), asking(1, answer="cat")], "--by", "answer", "--keep", "25%")
     assert done.code == 0 and answers(done.stdout)[0]["accuracy"]["questions"] == 1
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_a_narrow_table_drops_columns_never_digits(
+    tmp_path: Path, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = [asking(n, answer="yes" if n % 2 else "no", kind=f"kind {n}") for n in range(4)]
+    done = sweep(tmp_path, lines, "--by", "kind", "--keep", "5%,25%", "--pruner", "adafv,similarity", stdout_tty=True)
+    assert "…" not in done.stdout and max(map(len, done.stdout.splitlines())) <= width
+    head = next(line for line in done.stdout.splitlines() if "pruner" in line)
+    assert "accuracy %" in head and ("KV MiB" in head) == (width >= 100) and ("q/s" in head) == (width >= 80)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 WIDE = 120  # columns, from which on intervals are written out
 _NAME, _GROUP_CELL = 14, 13  # columns for a group's name, and for `100.0 ±50.0` with what is between two of them
 
+_SPARE = ("KV MiB", "q/s", "TTFT ms", "F1", "to unpruned", "tokens", "agrees %", "FLOPs")  # go first to last
 _NAMES = {"exact": "accuracy", "vqa": "VQA acc.", "yes-no": "accuracy"}
 
 
@@ -79,7 +81,7 @@ def pictures(
 ) -> list[RenderableType]:
     """Heading, table, tables of groups, recommendation."""
     within = " +-" if ascii_only else " \u00b1"
-    found: list[RenderableType] = [_heading(points, partial), Text(), _table(points, width >= WIDE, within)]
+    found: list[RenderableType] = [_heading(points, partial), Text(), _table(points, width, within)]
     if points[0].groups:
         most = max(1, (width - _NAME) // _GROUP_CELL - 1)  # budgets beside the unpruned
         for pruner in dict.fromkeys(point.pruner for point in points[1:]):
@@ -134,28 +136,43 @@ def _accuracy(points: Sequence[Point]) -> Accuracy | None:
     return next((point.quality.accuracy for point in points if point.quality.accuracy is not None), None)
 
 
-def _table(points: Sequence[Point], wide: bool, within: str) -> Table:
-    accuracy = _accuracy(points)
-    has_yes_no = any(point.quality.yes_no is not None for point in points)
+def _table(points: Sequence[Point], width: int, within: str) -> Table:
+    """All settings, with as many columns as fit: a number that is cut says something else."""
+    columns = _columns(points, width >= WIDE, within)
+    quality = "" if _accuracy(points) else "agrees %"  # which stays
+    for title in _SPARE:
+        if title != quality and _width(columns) > width:
+            columns.pop(title, None)
     table = _empty()
-    table.add_column("")
-    table.add_column("pruner", no_wrap=True)
-    titles = ["keep", *([f"{_NAMES[accuracy.metric]} %"] if accuracy else []), *(["F1"] if has_yes_no else [])]
-    titles += ["agrees %", *(["to unpruned"] if wide else []), "tokens", "FLOPs", "TTFT ms", "q/s"]
-    roomy = wide or not has_yes_no
-    for title in [*titles, *(["KV MiB"] if roomy else [])]:
-        table.add_column(title, justify="right", no_wrap=True)
-    for point in points:
-        quality = point.quality
-        cells = ["*" if point.recommended else "", "unpruned" if point.is_unpruned else point.pruner, point.keep]
-        cells += [_cell(quality.accuracy, wide, within)] if accuracy else []
-        cells += [_value(quality.yes_no.f1 if quality.yes_no else None)] if has_yes_no else []
-        agreement = _value(quality.agreement) if accuracy else _cell(quality.agreement, wide, within)
-        cells += ["" if point.is_unpruned else agreement]
-        cells += ["" if point.is_unpruned else _difference(quality)] if wide else []
-        costs = _costs(point)
-        table.add_row(*cells, *(costs if roomy else costs[:-1]), style="green" if point.recommended else "")
+    for title in columns:
+        table.add_column(title, justify="left" if title in ("", "pruner") else "right", no_wrap=True)
+    for point, *cells in zip(points, *columns.values(), strict=True):
+        table.add_row(*cells, style="green" if point.recommended else "")
     return table
+
+
+def _columns(points: Sequence[Point], wide: bool, within: str) -> dict[str, list[str]]:
+    """Every column by its title."""
+    accuracy, qualities = _accuracy(points), [point.quality for point in points]
+    columns = {
+        "": ["*" if point.recommended else "" for point in points],
+        "pruner": ["unpruned" if point.is_unpruned else point.pruner for point in points],
+        "keep": [point.keep for point in points],
+    }
+    if accuracy:
+        columns[f"{_NAMES[accuracy.metric]} %"] = [_cell(quality.accuracy, wide, within) for quality in qualities]
+    if any(quality.yes_no is not None for quality in qualities):
+        columns["F1"] = [_value(quality.yes_no.f1 if quality.yes_no else None) for quality in qualities]
+    agrees = [_value(one.agreement) if accuracy else _cell(one.agreement, wide, within) for one in qualities]
+    columns["agrees %"] = ["" if point.is_unpruned else cell for point, cell in zip(points, agrees, strict=True)]
+    if wide:
+        columns["to unpruned"] = ["" if point.is_unpruned else _difference(point.quality) for point in points]
+    titles = ("tokens", "FLOPs", "TTFT ms", "q/s", "KV MiB")
+    return columns | dict(zip(titles, map(list, zip(*map(_costs, points), strict=True)), strict=True))
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    return sum(max(map(cell_len, (title, *cells))) + 2 for title, cells in columns.items()) - 2
 
 
 def _groups(pruner: str, points: Sequence[Point], within: str) -> Table:
@@ -177,7 +194,7 @@ def _empty() -> Table:
 
 def _costs(point: Point) -> list[str]:
     if not (point.tokens and point.flops and point.latency_s and point.memory_bytes):
-        return []
+        return [""] * 5
     return [
         units.digits(point.tokens["kept"]) if point.tokens["kept"] % 1 else f"{point.tokens['kept']:.0f}",
         units.percent(point.flops["total"], point.flops["unpruned_total"]),
