@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adafv_cli.work.dryrun import TEMPLATE_AFTER, TEMPLATE_BEFORE
 from adafv_cli.work.questions import Questions
 from adafv_cli.work.source import Source
 from tests.batch_fakes import FakeBatchModel, answers, asking, install, questions
@@ -34,6 +35,15 @@ def test_it_adds_up_tokens_and_flops(tmp_path: Path, model: FakeBatchModel, llav
     assert "would answer   4 questions, 3 images" in done.stderr
     assert "16 of 64 kept, 75% saved" in done.stderr
     assert "4 letters a token and answers 16 tokens" in done.stderr
+
+
+def test_lengths_are_guessed_from_letters(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:
+    def tokens(text: str) -> int:
+        path = questions(tmp_path, asking(1) | {"text": text})
+        done = adafv("batch", path, "--dry-run", "-m", str(llava_folder))
+        return int(json.loads(done.stdout)["tokens"]["text"]) - TEMPLATE_BEFORE - TEMPLATE_AFTER
+
+    assert [tokens("x" * letters) for letters in (1, 4, 5, 8, 9)] == [1, 1, 2, 2, 3]
 
 
 def test_an_image_is_encoded_once(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:

@@ -46,6 +46,20 @@ def test_a_line_waits_for_room() -> None:
     assert added == [0, 60, 30, 0, 500, 10]
 
 
+def test_what_just_fits_does_not_wait() -> None:
+    class Refusing(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            raise TimeoutError
+
+    held = InFlight(threading.Event(), 100)
+    held._changed = Refusing()
+    held.add(60)
+    held.add(40)
+    held.add(0)
+    with pytest.raises(TimeoutError):
+        held.add(1)
+
+
 def test_a_stopped_run_does_not_wait() -> None:
     stop = threading.Event()
     held = InFlight(stop, 1)

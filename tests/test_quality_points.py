@@ -195,3 +195,15 @@ def test_many_settings_are_summed_up_in_parts(monkeypatch: pytest.MonkeyPatch) -
     whole = points(filled(rows))
     monkeypatch.setattr("adafv.quality.points._AT_ONCE", 1)
     assert points(filled(rows)) == whole
+
+
+def test_precision_is_of_what_was_said_and_recall_of_what_is_so() -> None:
+    said = ["yes", "yes", "no", "no", "yes", "no"]
+    right = ["yes", "yes", "yes", "yes", "no", "no"]
+    found = points(filled([({"answer": one}, [one, other, one]) for one, other in zip(right, said, strict=True)]))
+    some = found[1].quality.yes_no
+    assert some is not None and some.f1 and some.precision and some.recall and some.yes_share
+    assert some.precision.value == pytest.approx(2 / 3)
+    assert some.recall.value == pytest.approx(2 / 4)
+    assert some.f1.value == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
+    assert some.yes_share.value == pytest.approx(3 / 6)
