@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adafv.explanation import Explanation
+from adafv.explanation import Explanation, VisualToken
 
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -60,7 +60,7 @@ def crops(explanation: Explanation, owners: NDArray[np.int64]) -> Pixels:
     rows, columns = owners.shape
     across, down = explanation.image.width / columns, explanation.image.height / rows
     drawn = hatching(owners.shape)
-    crop_of = np.array([token.crop for token in explanation.tokens] + [-1])[owners]
+    crop_of = _shown_by(explanation, owners)
     for number in np.unique(crop_of[owners >= 0]):
         crop = explanation.crops[number]
         frame = crop.frame
@@ -72,6 +72,32 @@ def crops(explanation: Explanation, owners: NDArray[np.int64]) -> Pixels:
         mask = crop_of == number
         drawn[mask] = np.asarray(picture)[mask]
     return drawn
+
+
+def _shown_by(explanation: Explanation, owners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the crop that shows each pixel: its token's, or where that token reaches over a seam, the tile there."""
+    tokens, tiles = explanation.tokens, explanation.crops[1:]
+    shown: NDArray[np.int64] = np.array([token.crop for token in tokens] + [-1])[owners]
+    wide = np.array([bool(token.crop) and _reaches_out(token, explanation) for token in tokens] + [False])[owners]
+    if not wide.any():
+        return shown
+    rows, columns = owners.shape
+    x = (np.arange(columns) + 0.5) * explanation.image.width / columns
+    y = ((np.arange(rows) + 0.5) * explanation.image.height / rows)[:, None]
+    for number, tile in enumerate(tiles, start=1):
+        left, top, right, bottom = tile.frame.seen
+        shown[wide & (left <= x) & (x < right) & (top <= y) & (y < bottom)] = number
+    return shown
+
+
+def _reaches_out(token: VisualToken, explanation: Explanation) -> bool:
+    """Whether a token shows more than its crop does, as one that was interpolated may."""
+    seen = explanation.crops[token.crop].frame.seen
+    if token.box is None:
+        return False
+    return any(
+        far - near > 1e-6 for far, near in zip((*seen[:2], *token.box[2:]), (*token.box[:2], *seen[2:]), strict=True)
+    )
 
 
 def hatching(shape: tuple[int, int]) -> Pixels:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COUNT: units.System = (1000, ("", "K", "M", "B"))  # of parameters, where the G is called B
 
+_MOST_SHAPES = 8  # of mosaics, that are listed
 _PARTS = ("thumbnail", "mosaic")
 _NOTES = (
     "vision: with projector; FLOPs: all stages with scoring, text and LM head, 2 per",
@@ -86,6 +87,9 @@ def _vision_tower(lines: Text, what: Description) -> None:
         tiles = [(height // tower.image_size, width // tower.image_size) for height, width in what.image_grid_pinpoints]
         crops = [1 + rows * columns for rows, columns in tiles]
         shapes = ", ".join(f"{columns}x{rows}" for rows, columns in tiles)
+        if len(tiles) > _MOST_SHAPES:
+            columns, rows = max(columns for _, columns in tiles), max(rows for rows, _ in tiles)
+            shapes = f"one of {len(tiles)} mosaics of up to {columns}x{rows}"
         _row(lines, "", f"{min(crops)} to {max(crops)} crops: a thumbnail and {shapes} tiles")
 
 
