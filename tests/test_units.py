@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from adafv_cli.rendering import summary
+from adafv_cli.rendering import report, summary
 from adafv_cli.rendering.tally import Failed, Tally
 from adafv_cli.rendering.units import BINARY, DECIMAL, System, amount, digits, duration, part_of, percent
+from tests.cli_fakes import ANSWER
 
 
 @pytest.mark.parametrize(
@@ -63,3 +66,13 @@ def test_the_most_frequent_reasons_are_told_and_the_others_counted() -> None:
         lines[1]
         == '    ids "11.0", "11.1", "11.2", "11.3", "11.4", "11.5", "11.6", "11.7", "11.8", "11.9" and 2 more; try'
     )
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_bar_is_never_longer_than_the_whole(times: int) -> None:
+    """What was spent may exceed what it is compared with: scoring, where next to nothing is left out."""
+    assert ANSWER.flops is not None
+    spent = replace(ANSWER.flops, total=times * ANSWER.flops.unpruned_total)
+    lines = report.single(replace(ANSWER, flops=spent), bars=True).plain.splitlines()
+    (line,) = (line for line in lines if line.startswith("compute"))
+    assert line.count("\N{BOX DRAWINGS HEAVY HORIZONTAL}") == 20 and f"{100 * times}%" in line
