@@ -20,6 +20,7 @@ from adafv.errors import (
 )
 from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv.versions import check_versions
 
 if TYPE_CHECKING:
     from adafv.engine import Model, load
@@ -57,6 +58,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
+        if _LAZY[name] == "adafv.engine":
+            check_versions()
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'adafv' has no attribute {name!r}")
 

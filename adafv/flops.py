@@ -41,23 +41,23 @@ class VisionGeometry:
     prefix: int = 1
 
     @classmethod
-    def from_config(cls, config: Any, layers: int, prefix: int = 1) -> VisionGeometry:
+    def from_config(cls, config: Any, layers: int, prefix: int = 1, features: int = 1) -> VisionGeometry:
         """Read a LLaVA config.
 
         Args:
-            config: has `vision_config`, `text_config` and `vision_feature_layer`; the outputs of several
-                feature layers are concatenated before the projector.
+            config: has `vision_config` and `text_config`.
             layers: vision layers that run.
             prefix: tokens in front of the patches.
+            features: vision layers whose outputs are concatenated before the projector.
         """
-        vision, feature = config.vision_config, config.vision_feature_layer
+        vision = config.vision_config
         return cls(
             hidden=vision.hidden_size,
             mlp=vision.intermediate_size,
             layers=layers,
             patch=vision.patch_size,
             image=vision.image_size,
-            projector_in=vision.hidden_size * (1 if isinstance(feature, int) else len(feature)),
+            projector_in=vision.hidden_size * features,
             projector_hidden=config.text_config.hidden_size,
             channels=vision.num_channels,
             prefix=prefix,

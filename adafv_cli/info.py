@@ -12,6 +12,7 @@ import typer
 from adafv.budget import Budget
 from adafv.errors import shown
 from adafv.settings import LoadSettings, RunSettings
+from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_there
@@ -124,6 +125,7 @@ def _image_size(given: str) -> tuple[int, int]:
 
 
 def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card.Card:
+    check_versions()
     from adafv.costs.description import describe
     from adafv.costs.plan import PromptPlan, plan_answer, plan_image
     from adafv.families import family_of

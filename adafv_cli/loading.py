@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from adafv.errors import cut
 from adafv.settings import DEMO, LoadSettings, RunSettings
+from adafv.versions import check_versions
 from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.files import is_there
 from adafv_cli.rendering import report
@@ -20,6 +21,7 @@ SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's s
 
 def load_model(settings: LoadSettings, streams: Streams) -> Model:
     """Load a model, saying so while it lasts."""
+    check_versions()
     hub = settings.model != DEMO and not is_there(Path(settings.model))
     with streams.busy(f"loading {cut(settings.model)}" + (" (-v shows downloads)" if hub else "")):
         from adafv.engine import load

@@ -116,10 +116,10 @@ def test_vision_of_a_tower_without_cls(crops):
     assert not within(flops.vision(with_cls, crops), counted(encode))
 
 
-@pytest.mark.parametrize("feature_layer", [-2, [-2, -3]])
-def test_projector(feature_layer):
+@pytest.mark.parametrize(("feature_layer", "count"), [(-2, 1), ([-2, -3], 2)])
+def test_projector(feature_layer, count):
     built = llava(TEXTS["llama"], feature_layer)
-    geometry = flops.VisionGeometry.from_config(built.config, 2)
+    geometry = flops.VisionGeometry.from_config(built.config, 2, features=count)
     features = torch.zeros(1, geometry.patches, geometry.projector_in)
     count = counted(lambda: built.model.multi_modal_projector(features))
     assert within(flops.projector(geometry, geometry.patches), count)

@@ -30,6 +30,7 @@ ROOMS: dict[str, str] = {
     "demo": "",
     "quality": "",
     "budget": "errors",
+    "versions": "errors",
     "evidence": "errors",
     "prompt": "errors",
     "image_files": "errors memory",
@@ -52,7 +53,7 @@ ROOMS: dict[str, str] = {
     " settings streaming timing",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading records settings",
-    "__init__": "budget engine errors pruners records settings wrapping",
+    "__init__": "budget engine errors pruners records settings versions wrapping",
 }
 """Other rooms of the library that the modules of a room may import, at the top or inside functions."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adafv import flops, pruners
-from adafv.families.tower import tower_of
+from adafv.families.tower import feature_layers, tower_of
 from adafv.pruners import Work
 from adafv.records import Flops, MemoryBytes, TokenCounts
 
@@ -28,7 +28,8 @@ class Accountant:
     @classmethod
     def of(cls, config: Any, vision_layers: int, bytes_per_value: int) -> Accountant:
         """Read a LLaVA config; `vision_layers` of the tower's layers run."""
-        vision = flops.VisionGeometry.from_config(config, vision_layers, tower_of(config).prefix)
+        prefix, features = tower_of(config).prefix, len(feature_layers(config))
+        vision = flops.VisionGeometry.from_config(config, vision_layers, prefix, features)
         return cls(vision, flops.TextGeometry.from_config(config), bytes_per_value)
 
     def flops(self, tokens: TokenCounts, *, packed: int, score: int, crops: int) -> Flops:

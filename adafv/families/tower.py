@@ -78,6 +78,16 @@ def feature_layers(config: Any) -> list[int]:
     return used
 
 
+def set_feature_layers(config: Any, layers: int | list[int]) -> None:
+    """Choose the hidden states that are the features, under every name that the configuration has for them.
+
+    Before transformers 5.20, ViP-LLaVA's called them `vision_feature_layers`.
+    """
+    config.vision_feature_layer = layers
+    if hasattr(config, "vision_feature_layers"):
+        config.vision_feature_layers = layers
+
+
 def layers_that_run(config: Any) -> int:
     """Count the vision layers up to the deepest one whose output is used; later ones need not be loaded or run."""
     return max(feature_layers(config))

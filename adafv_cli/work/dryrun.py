@@ -12,6 +12,7 @@ from rich.text import Text
 from adafv.errors import ImageError, InputError
 from adafv.records import Answer, Failure, Question
 from adafv.settings import LoadSettings, RunSettings
+from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit
 from adafv_cli.rendering import summary, units
@@ -96,6 +97,7 @@ class DryRun:
             InputError: no question.
         """
         with self._streams.library_noise(), self._streams.busy("checking"):
+            check_versions()
             from adafv.loading.checkpoint import read_config
 
             cost = _costs(read_config(self._load), self._run)
