@@ -168,6 +168,8 @@ def save_llava_onevision(folder: Path, seed: int = 0, largest: int = 2, **change
 def save(kind: str, folder: Path, **changes: Any) -> Path:
     """A checkpoint of the `model_type` `kind`."""
     if kind == "vipllava":
+        if "vision_feature_layer" in changes:  # the name that every transformers knows
+            changes["vision_feature_layers"] = changes.pop("vision_feature_layer")
         return save_llava(folder, model=VipLlavaForConditionalGeneration, config=VipLlavaConfig, **changes)
     savers = {"llava": save_llava, "llava_next": save_llava_next, "llava_onevision": save_llava_onevision}
     return savers[kind](folder, **changes)

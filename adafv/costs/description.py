@@ -8,7 +8,7 @@ from typing import Any
 
 from adafv import flops
 from adafv.costs.parameters import Parameters, WeightBytes, count_parameters
-from adafv.families.tower import layers_that_run
+from adafv.families.tower import chosen_layers, layers_that_run
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def describe(config: Any) -> Description:
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
         text_config=LanguageModel.of(config),
         vision_config=VisionTower.of(config),
-        vision_feature_layer=config.vision_feature_layer,
+        vision_feature_layer=chosen_layers(config),
         image_grid_pinpoints=getattr(config, "image_grid_pinpoints", None),
         parameters=parameters,
         weights_bytes=weights_bytes,

@@ -57,6 +57,23 @@ def tower_of(config: Any) -> Tower:
     return tower
 
 
+def chosen_layers(config: Any) -> int | list[int]:
+    """Read `vision_feature_layer`: a hidden state or a list of them.
+
+    In older transformers ViP-LLaVA's is `vision_feature_layers`, and the present name an extra that nobody reads.
+    """
+    layers: int | list[int] | None = getattr(config, "vision_feature_layer", None)
+    older: int | list[int] = getattr(config, "vision_feature_layers", [])
+    return older if layers is None else layers
+
+
+def choose_layers(config: Any, layers: int | list[int]) -> None:
+    """Change what `chosen_layers` reads, under every name that the configuration has for it."""
+    config.vision_feature_layer = layers
+    if hasattr(config, "vision_feature_layers"):
+        config.vision_feature_layers = layers
+
+
 def feature_layers(config: Any) -> list[int]:
     """List the hidden states that are the features, in the model's own order.
 
@@ -67,7 +84,7 @@ def feature_layers(config: Any) -> list[int]:
         CheckpointError: one that the tower does not have.
     """
     layers: int = config.vision_config.num_hidden_layers
-    chosen: int | list[int] = config.vision_feature_layer
+    chosen = chosen_layers(config)
     listed = [chosen] if isinstance(chosen, int) else chosen
     used = [index if index >= 0 else layers + 1 + index for index in listed]
     if not all(0 <= index <= layers for index in used) or not any(used):
@@ -76,16 +93,6 @@ def feature_layers(config: Any) -> list[int]:
             "the checkpoint's config.json is wrong: fetch it again",
         )
     return used
-
-
-def set_feature_layers(config: Any, layers: int | list[int]) -> None:
-    """Choose the hidden states that are the features, under every name that the configuration has for them.
-
-    Before transformers 5.20, ViP-LLaVA's called them `vision_feature_layers`.
-    """
-    config.vision_feature_layer = layers
-    if hasattr(config, "vision_feature_layers"):
-        config.vision_feature_layers = layers
 
 
 def layers_that_run(config: Any) -> int:

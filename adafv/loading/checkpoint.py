@@ -15,7 +15,7 @@ from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
 from adafv.errors import CheckpointError, shown
 from adafv.families import FAMILIES, family_of
 from adafv.families.base import Family
-from adafv.families.tower import feature_layers, layers_that_run
+from adafv.families.tower import choose_layers, chosen_layers, feature_layers, layers_that_run
 from adafv.loading.devices import check_devices, on_cpu_only, place
 from adafv.loading.faults import AGAIN, EXAMPLE, explained
 from adafv.loading.files import check_config, check_files
@@ -147,7 +147,7 @@ def _check_raw(name: str, raw: dict[str, Any]) -> None:
 def _load_model(source: str, config: Any, settings: LoadSettings, hub: dict[str, Any], processor: Any) -> Any:
     cut = copy.deepcopy(config)
     cut.vision_config.num_hidden_layers = layers_that_run(config)
-    cut.vision_feature_layer = -1 if isinstance(config.vision_feature_layer, int) else feature_layers(config)
+    choose_layers(cut, -1 if isinstance(chosen_layers(config), int) else feature_layers(config))
     quantized = hasattr(config, "quantization_config")
     check_size(source, smallest_count(cut), quantized=quantized)
     with torch.device("meta"):
