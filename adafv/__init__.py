@@ -58,7 +58,7 @@ _LAZY = {
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
-        if _LAZY[name] == "adafv.engine":
+        if name != "select":  # for which any torch will do
             check_versions()
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'adafv' has no attribute {name!r}")
