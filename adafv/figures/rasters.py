@@ -27,6 +27,7 @@ RAMPS: dict[str, tuple[Colour, ...]] = {  # ColorBrewer's oranges and blues
 DROPPED, UNSEEN, _STRIPE = (64, 64, 64), (238, 238, 238), (200, 200, 200)
 _DIM = 0.34  # what is left of the light of a dropped token
 _TINT = 0.12  # of a signal's colour over what it chose
+_SLIVER = 1e-6  # pixels of the image that are rounding
 _GROUND = 225  # the grey that a colour bar shows its colours on
 
 
@@ -91,13 +92,13 @@ def _shown_by(explanation: Explanation, owners: NDArray[np.int64]) -> NDArray[np
 
 
 def _reaches_out(token: VisualToken, explanation: Explanation) -> bool:
-    """Whether a token shows more than its crop does, as one that was interpolated may."""
-    seen = explanation.crops[token.crop].frame.seen
+    """Whether a token shows a part of its crop and something beyond, as one that was interpolated may."""
     if token.box is None:
         return False
-    return any(
-        far - near > 1e-6 for far, near in zip((*seen[:2], *token.box[2:]), (*token.box[:2], *seen[2:]), strict=True)
-    )
+    left, top, right, bottom = token.box
+    near_x, near_y, far_x, far_y = explanation.crops[token.crop].frame.seen
+    overlaps = min(right, far_x) - max(left, near_x) > _SLIVER and min(bottom, far_y) - max(top, near_y) > _SLIVER
+    return overlaps and max(near_x - left, near_y - top, right - far_x, bottom - far_y) > _SLIVER
 
 
 def hatching(shape: tuple[int, int]) -> Pixels:
