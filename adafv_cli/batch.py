@@ -33,9 +33,10 @@ Answer the questions of a JSONL file: one line in, one line out, in order.
   adafv batch sample_images/questions.jsonl
   adafv batch questions.jsonl --keep 128 -o answers.jsonl
   adafv batch questions.jsonl --keep 128 -o answers.jsonl --resume
-  cat questions.jsonl | adafv batch - | jq -r 'select(.error==null) | .text'
+  cat questions.jsonl | adafv batch - --image-folder photos > answers.jsonl
 
 A line of INPUT is {"question_id": 7, "image": "a.jpg", "text": "what is this?"}.
+At a terminal each line is an answer, in a pipe or a file it is JSON.
 With -o, nothing is lost: a run that was interrupted or killed goes on with
 --resume. A line that cannot be answered gets an error in its place.
 """
@@ -97,7 +98,7 @@ def batch(
             census=questions.census() if lines.file is not None else None,
             log=log,
             recorded={"adafv": __version__} | recorded,
-            results=BatchResults(streams, log),
+            results=BatchResults(streams, log, as_json=output.as_json),
             report=RunReport(flags.report, everything) if flags.report else None,
             chosen={"input": source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)},
             fail_fast=flags.fail_fast,

@@ -116,6 +116,32 @@ def test_a_line_that_has_another_lines_number(tmp_path: Path, model: FakeBatchMo
     assert [answer["question_id"] for answer in answers(done.stdout)] == [2, "line 2", 1]
 
 
+def test_a_broken_line_of_a_pipe_takes_no_other_lines_id(tmp_path: Path, model: FakeBatchModel) -> None:
+    lines = ["broken", asking(1), {"image": "a.png", "text": "q"}, asking(4) | {"question_id": "line 1"}, "broken"]
+    path = Path(questions(tmp_path, *lines))
+    done = adafv("batch", "-", "--image-folder", str(tmp_path), stdin=path.read_bytes())
+    assert [answer["question_id"] for answer in answers(done.stdout)] == ["line 1", 1, 3, "line 4", "line 5"]
+    again = adafv("batch", str(path))
+    assert [answer["question_id"] for answer in answers(again.stdout)] == ["line 1*", 1, 3, "line 1", 5]
+
+
+def test_a_terminal_gets_the_answers_themselves(tmp_path: Path, model: FakeBatchModel) -> None:
+    path = questions(tmp_path, asking(1), asking(2, "gone.png"), asking(3) | {"text": "two\nlines"})
+    done = adafv("batch", path, stdout_tty=True)
+    assert (done.code, done.stdout) == (1, "re: question 1\nre: two lines\n")
+    assert "adafv: question_id 2: " in done.stderr and "gone.png does not exist\n  check the path\n" in done.stderr
+    assert len(answers(adafv("batch", path, "--json", stdout_tty=True).stdout)) == 3
+
+
+def test_images_of_a_pipe_that_are_not_here(tmp_path: Path, model: FakeBatchModel) -> None:
+    raw = Path(questions(tmp_path, asking(1), asking(2))).read_bytes()
+    done = adafv("batch", "-", stdin=raw)
+    assert done.code == 1
+    assert "note: an image is missing (line 1: 'a.png'); --image-folder says where" in done.stderr
+    done = adafv("batch", "-", "--image-folder", str(tmp_path), stdin=raw)
+    assert done.code == 0 and "note:" not in done.stderr
+
+
 def test_verbose_shows_what_was_chosen(tmp_path: Path, model: FakeBatchModel) -> None:
     path = questions(tmp_path, asking(1))
     done = adafv("batch", path, "-v", "--batch-size", "3", "--shard", "1/1", "-o", str(tmp_path / "out.jsonl"))

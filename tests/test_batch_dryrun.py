@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adafv.errors import InputError
 from adafv_cli.work.dryrun import TEMPLATE_AFTER, TEMPLATE_BEFORE
 from adafv_cli.work.questions import Questions
 from adafv_cli.work.source import Source
@@ -64,6 +65,18 @@ def test_it_finds_what_would_fail(tmp_path: Path, model: FakeBatchModel, llava_f
     assert [one["question_id"] for one in found["first_failed"]] == [2, 3, 4, 5]
     assert "1 questions, 1 images, 4 would fail" in done.stderr
     assert "2 x ImageError" in done.stderr and "ids 3, 4" in done.stderr
+
+
+def test_a_plan_that_cannot_be_made_is_no_fault_of_the_lines(
+    tmp_path: Path, model: FakeBatchModel, llava_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picky(*_: object, **__: object) -> None:
+        raise InputError("pruner mine: its FLOPs cannot be told", "ask its author")
+
+    monkeypatch.setattr("adafv.costs.plan.plan_answer", picky)
+    done = adafv("batch", questions(tmp_path, asking(1)), "--dry-run", "-m", str(llava_folder))
+    assert (done.code, done.stdout) == (4, "")
+    assert "adafv: pruner mine: its FLOPs cannot be told\n  ask its author\n" in done.stderr
 
 
 def test_it_writes_nothing_and_counts_what_is_left(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:

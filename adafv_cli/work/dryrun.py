@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from rich.text import Text
 
-from adafv.errors import ImageError, InputError
+from adafv.errors import ImageError
 from adafv.records import Answer, Failure, Question
 from adafv.settings import LoadSettings, RunSettings
 from adafv.versions import check_versions
@@ -94,7 +94,7 @@ class DryRun:
 
         Raises:
             CheckpointError: there is no configuration.
-            InputError: no question.
+            InputError: no question, or a plan that cannot be made for any.
         """
         with self._streams.library_noise(), self._streams.busy("checking"):
             check_versions()
@@ -102,10 +102,7 @@ class DryRun:
 
             cost = _costs(read_config(self._load), self._run)
             for line in self._questions.todo():
-                try:
-                    self._look_at(line, cost)
-                except InputError as error:
-                    self._fail(line.failed(error))
+                self._look_at(line, cost)
         if not self._questions.lines:
             raise no_question(self._questions.source.name, None)
         self._streams.say(self._summary())
@@ -120,7 +117,8 @@ class DryRun:
         # Data URIs are not remembered: they are long, and seldom there twice.
         size = self._size(line.source) if isinstance(line.source, str) else _image_size(line.source)
         if isinstance(size, Failure):
-            raise ImageError(size.message, size.fix)
+            self._fail(replace(line, failure=size))
+            return
         width, height = size
         text = -(-len(line.text) // LETTERS_PER_TOKEN)
         self.estimate.add(cost(width, height, text), line.source)

@@ -16,7 +16,7 @@ from adafv_cli.work.lines import Line, id_key, key_of
 from adafv_cli.work.source import Source
 
 _OWN_ID = "give each line an id of its own, or none"
-_REMEMBERED = 4_096  # images whose content is not read again
+_REMEMBERED = 4_096  # images that are not looked at again
 _STAY = (
     "lines must keep their ids (a line without one has its number) and their images: "
     "write to another file with -o, or use --force"
@@ -128,7 +128,7 @@ class Questions:
             return
         found.todo += 1
         found.answers += len(left)
-        if line.failure is None and isinstance(line.source, str) and _is_missing(line.source):
+        if is_missing(line):
             found.missing += 1
             found.first_missing = found.first_missing or line
 
@@ -223,7 +223,12 @@ def no_question(name: str, failed: Line | None) -> InputError:
     return InputError(what, failed.failure.fix)
 
 
-@lru_cache(maxsize=4096)
+def is_missing(line: Line) -> bool:
+    """Whether a line asks about an image file that is not there."""
+    return line.failure is None and isinstance(line.source, str) and _is_missing(line.source)
+
+
+@lru_cache(_REMEMBERED)
 def _is_missing(path: str) -> bool:
     try:
         return not Path(path).exists()

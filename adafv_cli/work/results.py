@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from rich.text import Text
 
+from adafv.errors import AdaFVError, shown
 from adafv.records import Answer
 from adafv_cli.console import Streams
 from adafv_cli.rendering import summary
@@ -43,15 +44,16 @@ class Results(Protocol):
 
 
 class BatchResults:
-    """One answer to a line: into the log, or to stdout.
+    """One answer to a line: into the log, or to stdout, where a person at a terminal gets its text alone.
 
     Args:
         streams: of the process.
         log: where answers go, `None` for stdout.
+        as_json: JSON at a terminal, too.
     """
 
-    def __init__(self, streams: Streams, log: Log | None) -> None:
-        self._streams, self._log = streams, log
+    def __init__(self, streams: Streams, log: Log | None, *, as_json: bool = False) -> None:
+        self._streams, self._log, self._as_json = streams, log, as_json
 
     @property
     def crowded(self) -> bool:
@@ -71,8 +73,17 @@ class BatchResults:
         for answer in answers:
             if self._log is not None:
                 self._log.write(answer)
+            elif self.crowded and not self._as_json:
+                self._show(answer)
             else:
                 self._streams.data(encoded(answer, ascii_only=self._streams.ascii_data))
+
+    def _show(self, answer: Answer) -> None:
+        if answer.error is None:
+            self._streams.data(" ".join((answer.text or "").split("\n")))
+        else:
+            what = f"question_id {shown(answer.question_id)}: {answer.error.message}"
+            self._streams.error(AdaFVError(what, answer.error.fix))
 
     def summary(self, tally: Tally, counters: Mapping[str, int]) -> Text:
         """Say what was answered, and what it took."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from adafv.errors import AdaFVError, InternalError
+from adafv.errors import AdaFVError, InternalError, shown
 from adafv.records import Answer
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.streaming.runs import Asked
@@ -30,7 +30,7 @@ from adafv_cli.rendering.tally import Tally
 from adafv_cli.work.earlier import Setting
 from adafv_cli.work.lines import Line
 from adafv_cli.work.outlog import Log
-from adafv_cli.work.questions import Census, Questions, no_question
+from adafv_cli.work.questions import Census, Questions, is_missing, no_question
 from adafv_cli.work.results import Results
 from adafv_cli.work.source import InFlight
 
@@ -91,7 +91,7 @@ class Run:
         self.tally = Tally()
         if first is None:
             return self._nothing()
-        self._note_missing()
+        self._note_missing(first)
         with self.streams.library_noise():
             self.model = model = load_model(self.load, self.streams)
             self._introduce(model, first)
@@ -136,8 +136,13 @@ class Run:
             one = f"an answer in {self.log.path.name} is to a question"
             self.streams.note(f"{answers if left > 1 else one} that the input does not have")
 
-    def _note_missing(self) -> None:
-        if self.census is not None and self.census.first_missing is not None:
+    def _note_missing(self, first: Line) -> None:
+        """Say that images are missing: of a pipe, only its first line can be looked at before the model is loaded."""
+        if self.census is None:
+            if is_missing(first):
+                what = f"an image is missing (line {first.number}: {shown(first.image)})"
+                self.streams.note(f"{what}; --image-folder says where the images of a pipe are, unless they are here")
+        elif self.census.first_missing is not None:
             line, missing = self.census.first_missing, self.census.missing
             count = f"{missing} of {self.census.todo} images are" if missing > 1 else "an image is"
             self.streams.note(f"{count} missing (line {line.number}: {line.source!s}); check --image-folder")
@@ -204,6 +209,8 @@ class Run:
             "cache_hits": 0 if stats is None else stats.cache_hits,
         }
         if self.tally.lines:
+            if self.results.crowded and self.streams.stderr.isatty():
+                self.streams.say("")
             self.streams.say(self.results.summary(self.tally, counters))
         if self.tally.failed:
             share, listed = self.results.failures(self.tally)
