@@ -76,7 +76,6 @@ class Poisoner:
             "<image>",
             "a <image> in it",
             "word " * 5_000,
-            "?" * 100_000,
         ]
         fine = ["3 < 5", "3 > 5 & 'x' \"y\"", "{{ 1 / 0 }} {% for %}", "\x1b[31mred\x07", "\u202egnis", "</s><s>[INST]",
                 "<|im_start|>", "was ist gr\u00fcn? \u7eff \U0001f600", "\x00", "<pad><unk>", "a" * 100,

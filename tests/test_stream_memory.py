@@ -15,9 +15,11 @@ from adafv import BatchSettings, Question, pipeline
 from adafv.encoding import Pixels
 from adafv.errors import OutOfMemoryError
 from adafv.pipeline import Pipeline
+from adafv.request import EncodingCost
 from adafv.streaming.encoder_cache import EncoderCache, Loaded
 from adafv.streaming.prefetching import Ticket
 from adafv.streaming.scheduling import Scheduler, StreamStats
+from adafv.timing import Stopwatch
 from tests.conftest import noise
 from tests.stock import encoded
 from tests.test_streaming import RUN, questions, texts
@@ -37,6 +39,22 @@ def test_batches_grow_while_there_is_room(llava: adafv.Model, monkeypatch: pytes
     sizes.clear()
     list(llava.stream(questions(20, 2), replace(RUN, max_new_tokens=1), BatchSettings(batch_size=4)))
     assert max(sizes) == 4
+
+
+def test_batches_do_not_grow_where_nobody_knows_of_room(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not llava.pipeline.has_room()  # a CPU
+    stream = llava.stream(questions(40, 2), replace(RUN, max_new_tokens=1))
+    assert len(list(stream)) == 40 and stream.stats.batch_size == 8
+
+
+@pytest.mark.parametrize("peaks,room", [((49, 10), True), ((50, 10), False), ((10, 60), False)])
+def test_there_is_room_where_every_device_holds_twice_as_much(
+    monkeypatch: pytest.MonkeyPatch, peaks: tuple[int, int], room: bool
+) -> None:
+    devices = [torch.device("cpu"), torch.device("cuda:0"), torch.device("cuda:1")]
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[device.index])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=100))
+    assert Pipeline.has_room(SimpleNamespace(devices=devices)) == room  # type: ignore[arg-type]
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +171,19 @@ def test_crops_that_go_through_the_tower_together_are_bounded() -> None:
     images = {str(i): Loaded(Pixels(torch.zeros(n, 1), (1, 1)), 0.0) for i, n in enumerate((5, 3, 1, 7, 1, 10, 2))}
     assert list(cache.encode(images)) == list(images)
     assert groups == [[5, 3], [1, 7], [1], [10], [2]]
+
+
+def test_images_that_are_encoded_together_share_the_seconds() -> None:
+    def encode(images: list[object], watch: Stopwatch) -> list[SimpleNamespace]:
+        watch.add("vision", 6.0)
+        return [SimpleNamespace(bytes=1) for _ in images]
+
+    cache = EncoderCache(SimpleNamespace(devices=[], encode=encode), 10, [RUN])  # type: ignore[arg-type]
+    pixels = SimpleNamespace(values=torch.zeros(3, 1))  # three crops each, so that two go together
+    cache.encode({key: Loaded(pixels, seconds) for key, seconds in (("a", 0.5), ("b", 0.25), ("c", 1.0))})  # type: ignore[arg-type]
+    costs = [cache.charge(key, RUN) for key in "abc"]
+    assert costs == [EncodingCost(0.5, 3.0), EncodingCost(0.25, 3.0), EncodingCost(1.0, 6.0)]
+    assert cache.charge("a", RUN) is None
 
 
 def test_an_encoding_holds_no_memory_of_others(llava: adafv.Model) -> None:

@@ -49,6 +49,7 @@ def test_a_grid_begins_with_the_unpruned_and_has_each_setting_once() -> None:
     assert [run.keep for run in grid(RUN, ["adafv"], ["25%", "25.0%", " 8", "008"])] == ["all", "25%", "8"]
     assert effective(RUNS[3], 16) == effective(RUNS[0], 16) == effective(RUNS[6], 16)
     assert effective(RUNS[1], 8) == effective(RUNS[2], 8) != effective(RUNS[2], 16)
+    assert effective(RunSettings(pruner="none", keep="25%"), 16) == effective(RunSettings(keep="all"), 16)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, "auto"])
