@@ -34,7 +34,8 @@ class ImageEncoding:
         features: (N, C), the vision tower's features of the candidates, before the projector.
         saliency: (N,) float32.
         crop: (N,) int64, the crop that each candidate comes from.
-        cell: (N,) int64, its place in the patch grid of that crop, row by row.
+        cell: (N,) int64, its place in the patch grid of that crop, row by row. Candidates that were interpolated from
+            several patches have crop and cell of the patch under their middle.
         crops: how many there are.
         grids: (rows, columns) of the patch grids that the candidates make up, in order.
     """

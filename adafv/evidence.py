@@ -19,7 +19,7 @@ class Evidence:
     """A padded batch of B images with one question each; N candidates at most, T text tokens at most.
 
     Args:
-        saliency: (B, N) float32, [CLS] attention; zero on padding.
+        saliency: (B, N) float32, attention of [CLS], or received where there is none; zero on padding.
         cosine: (B, T, N) float32, cosine of each text token's input embedding and each visual token; zero on padding.
         similarity: (B, T, N) float32, softmax of each text token over the candidates; zero on padding.
         question_mask: (B, T) bool, the text tokens that are the question's own: neither the template's nor a customary
@@ -29,7 +29,8 @@ class Evidence:
         features: (B, N, C), the vision tower's features that the projector made them of; zero on padding.
         valid: (B, N) bool, false on padding, which is always at the end of a row.
         crop: (B, N) int64, the crop a candidate comes from.
-        cell: (B, N) int64, its place in the patch grid of that crop, row by row.
+        cell: (B, N) int64, its place in the patch grid of that crop, row by row. Candidates that were interpolated
+            from several patches have crop and cell of the patch under their middle, so that two may share one.
         text_lengths: text tokens of each question.
         num_crops: crops of each image.
         grids: per image, (rows, columns) of the patch grids that make up its candidates, in order and row by

@@ -17,7 +17,7 @@ def select(saliency: Tensor, similarity: Tensor, keep: Budget | str | int, *, cr
     """AdaFV's choice from two scores per visual token.
 
     Args:
-        saliency: (B, N), [CLS] attention; compared as float32.
+        saliency: (B, N), attention of [CLS], say; compared as float32.
         similarity: (B, N), text-to-image similarity; compared as float32.
         keep: the budget: `128`, `"25%"` or `"all"`.
         crop: (B, N) int64, the crop of each candidate, counted from 0; one crop when omitted.

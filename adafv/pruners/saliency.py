@@ -8,7 +8,7 @@ from adafv.signals.ranking import saliency_ranking
 
 
 def select(evidence: Evidence, keep: int) -> Selection:
-    """Keep the top `keep` by [CLS] attention: (B, keep) indices."""
+    """Keep the top `keep` by attention of [CLS], or received where there is none: (B, keep) indices."""
     return Selection(saliency_ranking(evidence, keep).sort(dim=1).values)
 
 
