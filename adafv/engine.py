@@ -15,7 +15,7 @@ from adafv.families.tower import layers_that_run
 from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import Checkpoint, load_checkpoint
 from adafv.pipeline import Outcome, Pipeline
-from adafv.prompt import Prompt, Prompter
+from adafv.prompt import Prompt
 from adafv.records import Answer, Comparison, Failure, Latency, Question
 from adafv.report import reported
 from adafv.request import EncodingCost, Request
@@ -53,7 +53,7 @@ class Model:
         config = checkpoint.model.config
         self._checkpoint = checkpoint
         self.pipeline = Pipeline(checkpoint.model, checkpoint.processor, checkpoint.family)
-        self._prompter = Prompter(checkpoint.processor, config.image_token_id, checkpoint.family.template(config))
+        self._prompter = checkpoint.prompter
         self._accountant = Accountant.of(config, layers_that_run(config), checkpoint.model.dtype.itemsize)
 
     @property
@@ -67,6 +67,14 @@ class Model:
         return self._checkpoint.is_demo
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how this checkpoint is used, a sentence each."""
+        template = self._prompter.template
+        if not template.reason:
+            return ()
+        return (f"{template.reason}: the documented one {template.name} is used (--chat-template chooses another)",)
+
+    @property
     def context(self) -> int | None:
         """Positions that prompt and answer may take together; `None` where the configuration says nothing."""
         return self.pipeline.context
@@ -77,6 +85,7 @@ class Model:
         return {
             "model": self.model_id,
             "family": self._checkpoint.family.model_type,
+            "chat_template": self._prompter.template.name,
             "devices": ", ".join(map(str, self.pipeline.devices)),
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config.text_config._attn_implementation,

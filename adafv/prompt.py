@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jinja2
 
-from adafv.errors import CheckpointError, InputError
-
-log = logging.getLogger(__name__)
+from adafv.chat_templates import ChatTemplate
+from adafv.errors import CheckpointError, InputError, cut
+from adafv.sandbox import bounded, check_template
 
 _QUESTION, _SYSTEM = "What is it?", "Be brief."  # what templates are tried with
+_TURN_ENDS = {"<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_turn|>", "<end_of_turn>"}
 _UNRENDERED = (jinja2.TemplateError, TypeError)  # the latter where a template adds text to a list of content parts
 _VIDEO, _ONE_IMAGE = "<video>", "questions are about one image each: save a frame of the video as PNG or JPEG"
+_OTHER = "choose another template with --chat-template, or fetch the checkpoint again"
 # What benchmarks append to every question, on the form of the answer.
 INSTRUCTIONS = (
     "Answer the question using a single word or phrase.",
@@ -53,13 +55,17 @@ class Prompter:
     Args:
         processor: the checkpoint's processor: tokenizer and chat template.
         image_token_id: id of the image placeholder, from the model's config.
-        fallback: the chat template of the checkpoint's family, for one without a template that can be used.
+        documented: the chat template of the checkpoint's family, for one without a template that can be used.
+        chosen: the user's, instead of either.
 
     Raises:
-        CheckpointError: no placeholder among the tokens, or a template that is no Jinja.
+        CheckpointError: no placeholder among the tokens, or a template that cannot be used.
+        InputError: a chosen template that cannot be used.
     """
 
-    def __init__(self, processor: Any, image_token_id: int, fallback: str) -> None:
+    def __init__(
+        self, processor: Any, image_token_id: int, documented: ChatTemplate, chosen: ChatTemplate | None = None
+    ) -> None:
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._image_token_id = image_token_id
@@ -69,7 +75,19 @@ class Prompter:
                 f"the tokenizer has no token for the image placeholder's id {image_token_id}",
                 "the tokenizer's files do not belong to this checkpoint: fetch them again",
             )
-        self._template = self._choose(fallback)
+        self.template = chosen or self._choose(documented)
+        try:
+            self.example = self._example()
+        except CheckpointError as error:
+            if chosen is None:
+                raise
+            raise InputError(f"chat_template: {chosen.name}: {error.what}", "give another template") from error
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The token that ends a turn of the prompt, and so an answer; `None` where turns end in plain text."""
+        tail = self.example.after[self.example.question_span[1] :]
+        return next((token for token in tail if self._tokenizer.convert_ids_to_tokens(token) in _TURN_ENDS), None)
 
     def prompt(self, question: str, system: str | None = None) -> Prompt:
         """Render and tokenize.
@@ -80,8 +98,7 @@ class Prompter:
             system: system text, or `None` for what the template does without.
 
         Raises:
-            InputError: an empty question, a placeholder in either text, or a template that takes no system text.
-            CheckpointError: a template that loses the question or the image, or has them the other way round.
+            InputError: an empty question, a placeholder in either text, or a text that the template cannot take.
         """
         question = self._clean(question)
         text = self._rendered(question, system)
@@ -90,17 +107,17 @@ class Prompter:
         tokens = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=self._tokenizer.is_fast)
         ids: list[int] = tokens["input_ids"]
         if ids.count(self._image_token_id) != 1:
-            raise CheckpointError(
+            raise InputError(
                 f"the chat template made {ids.count(self._image_token_id)} image placeholders for one image",
-                "the checkpoint's chat template and tokenizer do not belong together: fetch them again",
+                _OTHER,
             )
         place = ids.index(self._image_token_id)
         offsets = tokens["offset_mapping"][place + 1 :] if self._tokenizer.is_fast else []
-        begin = text.find(question, text.index(self._image_token))
+        begin = text.find(question, max(text.find(self._image_token), 0))
         if begin < 0:
-            raise CheckpointError(
-                "the chat template puts the question in front of the image",
-                "visual tokens are chosen by the words behind the image: use a template that has the image first",
+            raise InputError(
+                "the chat template puts the question in front of the image, whose tokens are chosen by what follows",
+                _OTHER,
             )
         span = _tokens_of(offsets, begin, begin + len(_without_instruction(question)))
         return Prompt(text, ids[:place], ids[place + 1 :], span or (0, len(ids) - place - 1))
@@ -124,19 +141,18 @@ class Prompter:
     def _rendered(self, question: str, system: str | None) -> str:
         system = (system or "").strip()
         self._check_placeholder("system text", system)
-        refusal = "leave out the system text (--system), or use a checkpoint whose template takes one"
+        refusal = "leave out the system text (--system), or choose a template that takes one (--chat-template)"
         try:
-            text = self._render(self._template, question, system)
-        except _UNRENDERED as error:
-            what = f"the checkpoint's chat template refuses this conversation: {error}"
-            raise (InputError(what, refusal) if system else CheckpointError(what)) from error
+            text = self._render(self.template.text, question, system)
+        except Exception as error:  # a template is a program, and fails as it likes
+            said = str(error) or type(error).__name__
+            fix = refusal if system else "ask in other words, or choose another template (--chat-template)"
+            raise InputError(f"the chat template refuses this conversation: {cut(said)}", fix) from error
         if system not in text:
-            raise InputError("the checkpoint's chat template takes no system text", refusal)
+            raise InputError("the chat template takes no system text", refusal)
         if question not in text:
-            raise CheckpointError(
-                f"the chat template lost the question {question!r}",
-                "the checkpoint's chat template takes no content parts: fetch a newer one",
-            )
+            fix = "ask in other words, or choose another template (--chat-template)"
+            raise InputError(f"the chat template loses or changes the question {cut(question)!r}", fix)
         return text
 
     def _render(self, template: str, question: str, system: str = "") -> str:
@@ -150,41 +166,67 @@ class Prompter:
         )
         return text
 
-    def _choose(self, fallback: str) -> str:
-        """Choose the checkpoint's own template, unless it has none or one that its family never saw."""
+    def _choose(self, documented: ChatTemplate) -> ChatTemplate:
+        """Take the checkpoint's own template, unless it has none or one that its family never saw."""
         own = getattr(self._processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None)
-        template: str | None = own.get("default") if isinstance(own, dict) else own
-        if not template:
-            return fallback
-        fault = self._fault(template, fallback)
-        if fault:
-            log.warning("the checkpoint's chat template %s: the documented one of its family is used instead", fault)
-        return fallback if fault else template
+        text: str | None = own.get("default") if isinstance(own, dict) else own
+        if not text:
+            return replace(documented, reason="the checkpoint has no chat template")
+        fault = self._fault(text, documented.text)
+        return replace(documented, reason=fault) if fault else ChatTemplate("checkpoint", text)
 
-    def _fault(self, template: str, fallback: str) -> str:
+    def _fault(self, template: str, documented: str) -> str:
         """Tell what is wrong with a template that can be rendered all the same; empty when nothing is.
 
         Raises:
-            CheckpointError: it is no Jinja.
+            CheckpointError: it is no Jinja, or could go on for ever.
         """
         try:
-            text = self._render(template, _QUESTION)
-        except jinja2.TemplateSyntaxError as error:
-            raise CheckpointError(
-                f"the checkpoint's chat template is broken: {error}", "fetch the checkpoint again"
-            ) from error
+            text = self._tried(template)
         except _UNRENDERED:
             text = ""
         if self._image_token not in text or _QUESTION not in text:
-            return "knows no images"
-        if "[INST]" in text and "<|im_start|>" in fallback:  # the first revision of LLaVA-NeXT-34B
-            return "has another family's turns"
+            return "the checkpoint's chat template knows no images"
+        if "[INST]" in text and "<|im_start|>" in documented:  # the first revision of LLaVA-NeXT-34B
+            return "the checkpoint's chat template has another family's turns"
         try:
-            text = self._render(template, _QUESTION, _SYSTEM)
+            text = self._tried(template, _SYSTEM)
         except _UNRENDERED:  # it takes no system text, which is said when there is one
             return ""
         # The first revision of LLaVA-1.5-13B.
-        return "repeats the system text" if text.count(_SYSTEM) > 1 else ""
+        return "the checkpoint's chat template repeats the system text" if text.count(_SYSTEM) > 1 else ""
+
+    def _tried(self, template: str, system: str = "") -> str:
+        """Render a template for the first time.
+
+        Raises:
+            CheckpointError: it is no Jinja, could go on for ever, or fails as no template should.
+        """
+        try:
+            check_template(template)
+            with bounded():
+                return self._render(template, _QUESTION, system)
+        except jinja2.TemplateSyntaxError as error:
+            raise CheckpointError(f"the chat template is broken: {cut(str(error))}", _OTHER) from error
+        except _UNRENDERED:
+            raise
+        except Exception as error:
+            said = cut(f"{type(error).__name__}: {error}")
+            raise CheckpointError(f"the chat template is broken: {said}", _OTHER) from error
+
+    def _example(self) -> Prompt:
+        """Try the template with a question that nothing is special about.
+
+        Raises:
+            CheckpointError: it cannot be used.
+        """
+        try:
+            self._tried(self.template.text)
+            return self.prompt(_QUESTION)
+        except InputError as error:
+            raise CheckpointError(error.what, _OTHER) from error
+        except _UNRENDERED as error:
+            raise CheckpointError(f"the chat template is broken: {cut(str(error))}", _OTHER) from error
 
 
 def _without_instruction(question: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adafv import pruners
+from adafv import chat_templates, pruners
 from adafv.budget import Budget
 from adafv.errors import InputError, shown
 
@@ -44,6 +44,8 @@ class LoadSettings:
         dtype: `auto` takes the checkpoint's own.
         quantize: `int8` or `int4` (language model only; vision tower and projector stay as they are).
         attention: attention kernel of both towers.
+        chat_template: what questions are put in, instead of the checkpoint's own: a name of
+            `adafv.chat_templates.NAMES`, or a Jinja file.
         revision: hub revision.
         offline: never touch the network.
     """
@@ -55,6 +57,7 @@ class LoadSettings:
     dtype: str = "auto"
     quantize: str | None = None
     attention: str = "sdpa"
+    chat_template: str | None = None
     revision: str | None = None
     offline: bool = False
 
@@ -63,6 +66,8 @@ class LoadSettings:
         _check_choice("attention", self.attention, ATTENTIONS)
         if self.quantize is not None:
             _check_choice("quantize", self.quantize, QUANTIZATIONS)
+        if self.chat_template is not None:
+            chat_templates.chosen(self.chat_template)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from adafv.families import FAMILIES
 from adafv.families.base import Family
 from adafv.loading.checkpoint import Checkpoint
 from adafv.loading.preprocessing import check_image_processor, check_preprocessing
+from adafv.loading.reading import tried_prompter
 from adafv.loading.tokens import check_tokenizer, generation_config
-from adafv.records import Question
-from adafv.settings import RunSettings
 
 
 def wrap(model: Any, processor: Any) -> Model:
@@ -37,16 +36,16 @@ def wrap(model: Any, processor: Any) -> Model:
     stages = family.stages(model, processor)
     # `generate` reads the defaults of the model that it is called on: this one has its own, and all else in common.
     twin = copy.copy(model)
-    twin.generation_config = generation_config(name, model.generation_config, model.config.text_config)
     try:
         check_image_processor(name, processor, model.config)
         check_tokenizer(name, processor.tokenizer, model.config)
         check_preprocessing(name, stages)
-        wrapped = Model(Checkpoint(name, twin, processor, family))
-        wrapped.render(Question(0, None, "what is it?"), RunSettings())
+        prompter = tried_prompter(name, processor, model.config)
     except CheckpointError as error:
         raise CheckpointError(error.what, "give the processor that was saved with this model") from error
-    return wrapped
+    own, text_config = model.generation_config, model.config.text_config
+    twin.generation_config = generation_config(name, own, text_config, prompter.turn_end)
+    return Model(Checkpoint(name, twin, processor, prompter, family))
 
 
 def checked(model: Any) -> Family:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adafv import __version__
+from adafv import __version__, chat_templates
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
@@ -135,6 +135,7 @@ def _dry_run(
 def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
     """What two runs must share to write into one file: everything that changes an answer, but keep and pruner."""
     found: dict[str, Any] = {name: getattr(load, name) for name in ("model", "revision", "dtype", "quantize")}
+    found["chat_template"] = chat_templates.identity(load.chat_template)
     names = ("positions", "system", "max_new_tokens", "temperature", "top_p", "seed")
     return found | {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}
 

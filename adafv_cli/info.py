@@ -10,12 +10,13 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from adafv.budget import Budget
-from adafv.errors import shown
+from adafv.errors import InputError, shown
 from adafv.settings import LoadSettings, RunSettings
 from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_there
+from adafv_cli.loading import template_error
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering import card
 
@@ -28,7 +29,7 @@ Describe a checkpoint: tokens, parameters, memory, FLOPs.
   adafv info llava-hf/llava-v1.6-34b-hf --image 1024x768 --keep 10%
   adafv info checkpoints/mine --image photo.jpg --json | jq .parameters
 
-Only the configuration is read, no weights. The table is for one answer to
+Configuration and tokenizer are read, no weights. The table is for one answer to
 one question, of the lengths that it states, at several budgets.
 """
 
@@ -49,6 +50,7 @@ class InfoFlags:
 
     model: Annotated[str, _same(LoadFlags, "model")] = LoadFlags.model
     revision: Annotated[str | None, _same(LoadFlags, "revision")] = None
+    chat_template: Annotated[str | None, _same(LoadFlags, "chat_template")] = None
     offline: Annotated[bool, _same(LoadFlags, "offline")] = False
     image: Annotated[
         str,
@@ -67,7 +69,12 @@ class InfoFlags:
         source = ctx.get_parameter_source("model")
         if positional and source is not None and source.name == "COMMANDLINE" and positional != self.model:
             raise UsageError(f"two models: {positional} and {self.model}", "give one, with or without -m")
-        return LoadFlags(positional or self.model, revision=self.revision, offline=self.offline).settings(ctx)
+        return LoadFlags(
+            positional or self.model,
+            chat_template=self.chat_template,
+            revision=self.revision,
+            offline=self.offline,
+        ).settings(ctx)
 
 
 @dataclass(frozen=True)
@@ -129,15 +136,20 @@ def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card
     from adafv.costs.description import describe
     from adafv.costs.plan import PromptPlan, plan_answer, plan_image
     from adafv.families import family_of
-    from adafv.loading.checkpoint import read_config
+    from adafv.loading.reading import configuration, describe_prompts, locate
 
-    config = read_config(settings)
+    source = locate(settings)
+    config = configuration(source)
+    try:
+        prompts = describe_prompts(source, config)
+    except InputError as error:
+        raise template_error(error) from error
     image = plan_image(config, height, width)
     prompt = PromptPlan(TEXT_TOKENS // 2, TEXT_TOKENS // 2, GENERATED)
     runs = [RunSettings(keep=budget) for budget in _budgets(keep, image.visual)]
     costs = {run.budget.text: plan_answer(config, image, run, prompt) for run in runs}
     family = family_of(config).name
-    return card.Card(settings.model, family, describe(config), width, height, image, prompt, keep, costs)
+    return card.Card(settings.model, family, describe(config), prompts, width, height, image, prompt, keep, costs)
 
 
 def _budgets(keep: Budget, visual: int) -> list[Budget]:

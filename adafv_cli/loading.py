@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adafv.errors import cut
+from adafv.errors import AdaFVError, InputError, cut
 from adafv.settings import DEMO, LoadSettings, RunSettings
 from adafv.versions import check_versions
 from adafv_cli.console import VERBOSE, Streams
+from adafv_cli.exits import UsageError
 from adafv_cli.files import is_there
 from adafv_cli.rendering import report
 
@@ -20,13 +21,30 @@ SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's s
 
 
 def load_model(settings: LoadSettings, streams: Streams) -> Model:
-    """Load a model, saying so while it lasts."""
+    """Load a model, saying so while it lasts, and then what the user should know about it.
+
+    Raises:
+        CheckpointError, DeviceError: as `adafv.load`.
+        UsageError: a chat template that cannot be used.
+    """
     check_versions()
     hub = settings.model != DEMO and not is_there(Path(settings.model))
     with streams.busy(f"loading {cut(settings.model)}" + (" (-v shows downloads)" if hub else "")):
         from adafv.engine import load
 
-        return load(settings)
+        try:
+            model = load(settings)
+        except InputError as error:
+            raise template_error(error) from error
+    for note in model.notes:
+        streams.note(note)
+    return model
+
+
+def template_error(error: InputError) -> AdaFVError:
+    """Speak of the flag where a chosen chat template cannot be used; other errors stay as they are."""
+    name, colon, rest = error.what.partition(":")
+    return UsageError(f"--chat-template:{rest}", error.fix) if colon and name == "chat_template" else error
 
 
 def load_for_image(source: str | bytes, settings: LoadSettings, run: RunSettings, streams: Streams) -> Model:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, cast, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from adafv import __version__, pruners
+from adafv import __version__, chat_templates, pruners
 from adafv.errors import InputError
 from adafv.settings import ATTENTIONS, DTYPES, POSITIONS, QUANTIZATIONS, LoadSettings, RunSettings
 from adafv_cli import placement
@@ -34,6 +34,7 @@ def _flag(panel: str, help: str, *names: str, words: tuple[str, ...] = (), **mor
 
 _DEVICE_HELP = "auto, cpu, cuda, cuda:1, balanced, sequential, or a JSON file of module: device."
 _MEMORY_HELP = "Memory per device: 0=20GiB,cpu=64GiB, or a JSON object or file of the same."
+_TEMPLATE_HELP = f"Instead of the checkpoint's: a Jinja file, or {', '.join(chat_templates.NAMES)}."
 _KEEP_HELP = "Visual tokens kept per image: a number (128), a share (25%), or all."
 _POSITIONS_HELP = "compact renumbers the kept tokens, original leaves them their places."
 _VERBOSE_HELP = "-v: settings and a longer report; -vv: also library logs and tracebacks."
@@ -54,6 +55,7 @@ class LoadFlags:
     dtype: Annotated[str, _load(f"{', '.join(DTYPES)}.", words=DTYPES)] = LoadSettings.dtype
     quantize: Annotated[str | None, _load("int8 or int4: language model only.", words=QUANTIZATIONS)] = None
     attention: Annotated[str, _load(f"{', '.join(ATTENTIONS)}.", words=ATTENTIONS)] = LoadSettings.attention
+    chat_template: Annotated[str | None, _load(_TEMPLATE_HELP, words=chat_templates.NAMES)] = None
     revision: Annotated[str | None, _load("Branch, tag or commit on the hub.")] = None
     offline: Annotated[bool, _load("Never touch the network.", "--offline")] = False
 

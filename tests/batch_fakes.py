@@ -143,6 +143,7 @@ class FakeBatchModel:
     is_demo: bool = False
     step_s: float = 0.0
     noise: str = ""
+    notes: tuple[str, ...] = ()
     asked: list[Question] = field(default_factory=list)
     runs: list[tuple[RunSettings, BatchSettings]] = field(default_factory=list)
     loaded: list[LoadSettings] = field(default_factory=list)

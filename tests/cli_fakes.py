@@ -50,6 +50,7 @@ class FakeModel:
     is_demo: bool = True
     model_id: str = "demo"
     noise: str = ""
+    notes: tuple[str, ...] = ()
     asked: list[tuple[Any, list[str], RunSettings]] = field(default_factory=list)
     loaded: list[LoadSettings] = field(default_factory=list)
 

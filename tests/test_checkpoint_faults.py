@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from adafv import CheckpointError, DeviceError
-from adafv.loading.checkpoint import load_checkpoint, read_config
+from adafv.loading.checkpoint import load_checkpoint
+from adafv.loading.reading import read_config
 from adafv.settings import LoadSettings
 from tests import tiny
 from tests.damages import field

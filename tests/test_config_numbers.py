@@ -11,8 +11,8 @@ import pytest
 
 from adafv import CheckpointError
 from adafv.costs.parameters import count_parameters
-from adafv.loading.checkpoint import read_config
 from adafv.loading.numbers import smallest_count
+from adafv.loading.reading import read_config
 from adafv.settings import LoadSettings
 from tests import tiny
 from tests.damages import field

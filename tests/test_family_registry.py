@@ -12,7 +12,7 @@ import adafv
 from adafv import CheckpointError
 from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 from adafv.families import FAMILIES, family_of
-from adafv.loading.checkpoint import read_config
+from adafv.loading.reading import read_config
 from adafv.pipeline import Pipeline
 from adafv.settings import LoadSettings, RunSettings
 from adafv.timing import Stopwatch

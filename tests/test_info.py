@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from adafv.costs.parameters import count_parameters
-from adafv.loading.checkpoint import load_checkpoint, read_config
+from adafv.loading.checkpoint import load_checkpoint
+from adafv.loading.reading import read_config
 from adafv.settings import LoadSettings
 from tests.cli_fakes import Result, adafv
 from tests.families import reduced
@@ -78,9 +79,10 @@ def test_what_json_says_of_the_34b(folder: Path) -> None:
     one = found(folder, "--image", "640x480", "--keep", "10%")
     assert list(one) == [
         "model", "family", "dtype", "text_config", "vision_config", "vision_feature_layer", "image_grid_pinpoints",
-        "parameters", "weights_bytes", "kv_cache_bytes_per_token", "image", "costs",
+        "parameters", "weights_bytes", "kv_cache_bytes_per_token", "prompts", "image", "costs",
     ]  # fmt: skip
     assert (one["model"], one["family"], one["dtype"]) == (str(folder), "llava_next", "float16")
+    assert one["prompts"] is None  # there is no tokenizer
     assert one["text_config"] == {
         "model_type": "llama", "hidden_size": 7168, "intermediate_size": 20480, "num_hidden_layers": 60,
         "num_attention_heads": 56, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 64064,

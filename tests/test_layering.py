@@ -32,18 +32,20 @@ ROOMS: dict[str, str] = {
     "budget": "errors",
     "versions": "errors",
     "evidence": "errors",
-    "prompt": "errors",
+    "chat_templates": "errors",
+    "sandbox": "",
+    "prompt": "chat_templates errors sandbox",
     "image_files": "errors memory",
     "images": "errors image_files",
     "encoding": "evidence",
     "signals": "encoding evidence",
     "pruners": "budget errors evidence flops memory signals",
-    "settings": "budget errors pruners",
+    "settings": "budget chat_templates errors pruners",
     "families": "encoding errors evidence images signals",
     "request": "encoding prompt records",
     "decoding": "errors settings timing",
     "costs": "errors families flops pruners records settings",
-    "loading": "demo errors families settings",
+    "loading": "chat_templates demo errors families prompt settings",
     "pipeline": "decoding encoding errors evidence families memory pruners request settings signals timing",
     "explanation": "families pipeline records request words",
     "report": "costs pipeline records request settings",
@@ -52,7 +54,7 @@ ROOMS: dict[str, str] = {
     "engine": "costs encoding errors explanation families images loading pipeline prompt records report request"
     " settings streaming timing",
     "__main__": "",  # runs the command line by name
-    "wrapping": "engine errors families loading records settings",
+    "wrapping": "engine errors families loading",
     "__init__": "budget engine errors pruners records settings versions wrapping",
 }
 """Other rooms of the library that the modules of a room may import, at the top or inside functions."""
@@ -80,6 +82,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/timing": "torch",
     "adafv/image_files": "PIL",
     "adafv/images": "PIL",
+    "adafv/sandbox": "jinja2",
     "adafv/prompt": "jinja2",  # what transformers renders chat templates with
     "adafv/decoding": "torch transformers",
     "adafv/pipeline": "torch PIL",

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adafv import CheckpointError
-from adafv.loading.checkpoint import load_checkpoint, read_config
+from adafv.loading.checkpoint import load_checkpoint
 from adafv.loading.original_format import check_not_original
+from adafv.loading.reading import read_config
 from adafv.settings import LoadSettings
 
 VICUNA_7B: dict[str, Any] = {  # liuhaotian/llava-v1.5-7b, without fields that say the same in every model

@@ -15,7 +15,7 @@ import adafv
 from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 from adafv.errors import InputError
 from adafv.families.base import ImagePlan
-from adafv.loading.checkpoint import read_config
+from adafv.loading.reading import read_config
 from adafv.records import Answer
 from adafv.settings import LoadSettings, RunSettings
 from tests import families, tiny

@@ -9,7 +9,6 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from adafv.errors import CheckpointError
-from adafv.families import templates
 from adafv.prompt import INSTRUCTIONS, Prompt, Prompter
 from tests import families, published, tiny
 from tests.families import vicuna_tokenizer
@@ -44,12 +43,12 @@ def asking_of_every_kind() -> dict[str, tuple[Any, Prompter]]:
     """SentencePiece, bytes and byte-level BPE, and words, each with the template of its family."""
     fallbacks = {name: documented(name) for name in published.CONFIGS}
     words = {
-        "vicuna": (vicuna_tokenizer("<image>", "<pad>"), MARKED, templates.VICUNA, 32_000),
-        "mistral": (vicuna_tokenizer("<image>", "<pad>"), INST, templates.MISTRAL, 32_000),
+        "vicuna": (vicuna_tokenizer("<image>", "<pad>"), MARKED, "vicuna", 32_000),
+        "mistral": (vicuna_tokenizer("<image>", "<pad>"), INST, "mistral", 32_000),
         "yi": (families.yi_tokenizer(), None, fallbacks["llava-v1.6-34b"], 64_000),
         "llama3": (families.llama3_tokenizer(), None, fallbacks["llava-llama-3-8b"], 128_257),
-        "bpe": (tiny.tokenizer(), tiny.TEMPLATE, templates.VICUNA, 3),
-        "words": (word_tokenizer(), tiny.TEMPLATE, templates.VICUNA, WORDS.index("<image>")),
+        "bpe": (tiny.tokenizer(), tiny.TEMPLATE, "vicuna", 3),
+        "words": (word_tokenizer(), tiny.TEMPLATE, "vicuna", WORDS.index("<image>")),
     }
     return {
         name: (tokenizer, prompter(tokenizer, template, fallback, image_id))
@@ -100,5 +99,5 @@ def test_a_question_that_the_system_text_repeats_is_found_behind_the_image() -> 
 def test_a_template_that_asks_before_the_image_is_refused() -> None:
     turned = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %} <image> ASSISTANT:"
     with pytest.raises(CheckpointError, match="puts the question in front of the image") as raised:
-        prompter(tiny.tokenizer(), turned, templates.VICUNA, 3).prompt("what?")
-    assert "image first" in raised.value.fix
+        prompter(tiny.tokenizer(), turned, "vicuna", 3).prompt("what?")
+    assert "--chat-template" in raised.value.fix

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, LlavaProcessor
 
+from adafv import chat_templates
 from adafv.errors import CheckpointError, InputError
-from adafv.families import family_of, templates
+from adafv.families import FAMILIES, family_of
 from adafv.prompt import Prompter
 from tests import families, published, tiny
 from tests.families import vicuna_tokenizer
@@ -49,11 +50,9 @@ def documented(name: str) -> str:
     return family_of(config).template(config)
 
 
-def prompter(
-    words: Any, template: str | None = None, fallback: str = templates.VICUNA, image_id: int = 32_000
-) -> Prompter:
+def prompter(words: Any, template: str | None = None, fallback: str = "vicuna", image_id: int = 32_000) -> Prompter:
     processor = LlavaProcessor(tiny.image_processor(), words, chat_template=template, patch_size=14)
-    return Prompter(processor, image_id, fallback)
+    return Prompter(processor, image_id, chat_templates.documented(fallback))
 
 
 @pytest.mark.parametrize("template", [MARKED, TURNS, None], ids=["newest", "fixed", "none"])
@@ -104,7 +103,9 @@ def test_llama_3_keeps_one_leading_token(llama3: Any) -> None:
     prompt = asking.prompt(QUESTION)
     assert prompt.text == LLAMA3.format(QUESTION)
     assert prompt.before[:2] == [128_000, 128_006] and 128_000 not in prompt.before[1:] + prompt.after
-    leading = "{{ bos_token }}" + fallback  # a template that writes the leading token itself
+    leading = (
+        "{{ bos_token }}" + chat_templates.documented(fallback).text
+    )  # a template that writes the leading token itself
     again = prompter(llama3, leading, fallback, 128_257).prompt(QUESTION)
     assert (again.before, again.after) == (prompt.before, prompt.after)
 
@@ -112,11 +113,11 @@ def test_llama_3_keeps_one_leading_token(llama3: Any) -> None:
 def test_larger_next_families_have_their_own_system_text() -> None:
     def of(kind: str, vocabulary: int) -> str:
         text = SimpleNamespace(model_type=kind, vocab_size=vocabulary)
-        return templates.llava_next(SimpleNamespace(text_config=text))
+        return FAMILIES["llava_next"].template(SimpleNamespace(text_config=text))
 
-    assert of("llama", 128_320) == templates.LLAMA3_NEXT
-    assert of("qwen2", 152_064) == templates.QWEN
-    assert "helpful language and vision assistant" in templates.LLAMA3_NEXT
+    assert of("llama", 128_320) == "llama3-next"
+    assert of("qwen2", 152_064) == "qwen"
+    assert "helpful language and vision assistant" in chat_templates.documented("llama3-next").text
 
 
 @pytest.mark.parametrize(
@@ -127,19 +128,19 @@ def test_larger_next_families_have_their_own_system_text() -> None:
         (TWICE, "repeats the system text"),
     ],
 )
-def test_templates_that_the_family_never_saw_are_set_aside(
-    vicuna: Any, template: str, reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_templates_that_the_family_never_saw_are_set_aside(vicuna: Any, template: str, reason: str) -> None:
     asking = prompter(vicuna, template)
-    assert reason in caplog.text
+    assert asking.template.name == "vicuna"
+    assert asking.template.reason == f"the checkpoint's chat template {reason}"
     assert asking.prompt(QUESTION).text == HUB
     assert asking.prompt(QUESTION, SYSTEM).text == f"{SYSTEM} {HUB}"
 
 
-def test_the_first_34b_template_is_another_family_s(yi: Any, vicuna: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert prompter(yi, INST, templates.YI, 64_000).prompt(QUESTION).text.startswith("<|im_start|>system\n")
-    assert "another family's turns" in caplog.text
-    assert prompter(vicuna, INST, templates.MISTRAL).prompt(QUESTION).text == f"[INST] <image>\n{QUESTION} [/INST]"
+def test_the_first_34b_template_is_another_family_s(yi: Any, vicuna: Any) -> None:
+    asking = prompter(yi, INST, "yi", 64_000)
+    assert asking.prompt(QUESTION).text.startswith("<|im_start|>system\n")
+    assert asking.template.reason.endswith("has another family's turns")
+    assert prompter(vicuna, INST, "mistral").prompt(QUESTION).text == f"[INST] <image>\n{QUESTION} [/INST]"
 
 
 def test_a_tokenizer_s_template_counts_when_it_knows_images(vicuna: Any) -> None:
@@ -184,10 +185,43 @@ def test_system_text_that_a_template_refuses_or_drops_is_an_error(vicuna: Any) -
         prompter(vicuna, dropping).prompt(QUESTION, SYSTEM)
 
 
-def test_broken_checkpoints_are_named(vicuna: Any) -> None:
-    with pytest.raises(CheckpointError, match="chat template is broken"):
-        prompter(vicuna, "{% for turn in messages %}")
+def test_a_question_that_a_template_changes_is_that_question_s_fault(vicuna: Any) -> None:
+    asking = prompter(vicuna, TURNS.replace("part.text ~", "(part.text | e) ~"))
+    assert asking.prompt(QUESTION).text == HUB
+    with pytest.raises(InputError, match=r"loses or changes the question '3 < 5\?'") as refused:
+        asking.prompt("3 < 5?")
+    assert "--chat-template" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("template", "what"),
+    [
+        ("{% for turn in messages %}", "nexpected end of template"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
+        ("{% macro more() %}{{ more() }}{% endmacro %}{{ more() }}", "RecursionError"),
+        ("{% for i in range(9 ** 9) %}x{% endfor %}", "it computes powers"),
+        ("{{ 10 ** 10 ** 9 }}", "it computes powers"),
+        ("{% for i in range(1000000) %}x{% endfor %}", "it counts to 1000000"),
+        ("{% set many = 99999 %}{% for i in range(many + many) %}x{% endfor %}", "OverflowError: Range too big"),
+        ("{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}", "after 200,000 steps"),
+        (TURNS.replace("<image>", "<image> <image>"), "made 2 image placeholders for one image"),
+    ],
+)
+def test_templates_that_cannot_be_used_are_the_checkpoint_s_fault(vicuna: Any, template: str, what: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(what)) as caught:
+        prompter(vicuna, template)
+    assert caught.value.fix
+
+
+def test_tokenizers_that_do_not_fit_are_named(vicuna: Any) -> None:
     with pytest.raises(CheckpointError, match="no token for the image placeholder's id 99999"):
         prompter(vicuna, image_id=99_999)
     with pytest.raises(CheckpointError, match="made 0 image placeholders"):
-        prompter(vicuna, image_id=32_001, fallback=templates.VICUNA).prompt(QUESTION)
+        prompter(vicuna, image_id=32_001)
+
+
+def test_the_token_that_ends_a_turn(vicuna: Any, yi: Any, llama3: Any) -> None:
+    assert prompter(vicuna).turn_end is None
+    assert prompter(vicuna, INST, "mistral").turn_end is None
+    assert prompter(yi, None, "yi", 64_000).turn_end == 7
+    assert prompter(llama3, None, "llama3", 128_257).turn_end == 128_009

@@ -140,22 +140,23 @@ def _is_here(model: str) -> bool:
 
 
 @contextmanager
-def rehearsed(name: str, part: str) -> Iterator[None]:
+def rehearsed(name: str, part: str, passing: tuple[type[AdaFVError], ...] = ()) -> Iterator[None]:
     """Re-raise whatever a checkpoint's own files make of a first try as an error of the checkpoint.
 
     Args:
         name: of the checkpoint, as the user gave it.
         part: which part of it is tried, with the names of its files.
+        passing: errors that are not the checkpoint's.
 
     Raises:
         CheckpointError: names both.
     """
     try:
         yield
-    except DeviceError:
-        raise
     except AdaFVError as error:
-        what = error.what if name in error.what else f"model: {name}: {error.what}"
+        if isinstance(error, (DeviceError, *passing)):
+            raise
+        what = error.what if name in error.what else f"model: {name}: {part}: {error.what}"
         raise CheckpointError(what, error.fix or AGAIN) from error
     except Exception as error:  # templates and image processors are somebody else's programs
         said = cut(" ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:2]]))

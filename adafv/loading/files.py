@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from adafv.errors import CheckpointError
 from adafv.loading.faults import AGAIN, cut
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _READ_QUIETLY = (  # transformers goes on without some of these, and names none in its errors
     "generation_config.json",
     "processor_config.json",
@@ -44,14 +44,23 @@ def check_files(folder: Path) -> None:
     Raises:
         CheckpointError: a file that is missing, cut off or not JSON.
     """
+    check_texts(folder)
+    for path in weight_files(folder):
+        _check_weights(path)
+    for what, names in (("tokenizer", TOKENIZERS), ("image processor", PROCESSORS)):
+        if not any((folder / name).is_file() for name in names):
+            raise CheckpointError(f"model: {folder} holds no {what} ({' or '.join(names)})", AGAIN)
+
+
+def check_texts(folder: Path) -> None:
+    """Read every small file once, as transformers would.
+
+    Raises:
+        CheckpointError: one that is cut off or not JSON.
+    """
     for path in (folder / name for name in _READ_QUIETLY):
         if path.is_file():
             _read_json(path)
-    for path in weight_files(folder):
-        _check_weights(path)
-    for what, names in (("tokenizer", _TOKENIZERS), ("image processor", _PROCESSORS)):
-        if not any((folder / name).is_file() for name in names):
-            raise CheckpointError(f"model: {folder} holds no {what} ({' or '.join(names)})", AGAIN)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -34,13 +34,14 @@ def check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
         )
 
 
-def generation_config(name: str, own: Any, text_config: Any) -> GenerationConfig:
+def generation_config(name: str, own: Any, text_config: Any, turn_end: int | None = None) -> GenerationConfig:
     """Take over the special tokens of a checkpoint alone: its sampling settings would override the user's.
 
     Args:
         name: of the checkpoint, as the user gave it.
         own: the checkpoint's generation config.
         text_config: has what that leaves out.
+        turn_end: the token that ends the turns of its prompts; an answer ends there, too.
 
     Raises:
         CheckpointError: something that is no token id of the model.
@@ -55,9 +56,12 @@ def generation_config(name: str, own: Any, text_config: Any) -> GenerationConfig
         if ids[field] is not None and not all(_is_token(one, text_config.vocab_size) for one in listed):
             what = f"model: {name}: generation_config.json: {field} is {str(ids[field])[:60]}"
             raise CheckpointError(f"{what}, not a token id below {text_config.vocab_size}", AGAIN)
-    eos = ids["eos_token_id"] if isinstance(ids["eos_token_id"], list) else [ids["eos_token_id"]]
-    if ids["pad_token_id"] is None and eos:
-        ids["pad_token_id"] = eos[0]
+    eos = ids["eos_token_id"]
+    listed = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if ids["pad_token_id"] is None and listed:
+        ids["pad_token_id"] = listed[0]
+    if turn_end is not None and turn_end not in listed:
+        ids["eos_token_id"] = [*listed, turn_end]
     return GenerationConfig(**ids)
 
 

@@ -24,23 +24,21 @@ _BUFFER = re.compile(r"\.(position_ids|inv_freq)$")  # saved by old versions, ma
 _TOWER_LAYER = re.compile(r"vision_tower\..*layers\.(\d+)\.")
 
 
-def check_size(source: str, parameters: int, *, quantized: bool) -> None:
+def check_size(folder: Path, parameters: int, *, quantized: bool) -> None:
     """Refuse a config that asks for far more than the files hold, before memory is taken for it.
 
     Args:
-        source: a local folder; a hub id passes.
+        folder: that holds the weights.
         parameters: of the model that config.json describes.
         quantized: whether the checkpoint is, so that a weight may take half a byte.
 
     Raises:
         CheckpointError: less than a byte (or 0.4 bytes) for each parameter.
     """
-    if not Path(source).is_dir():
-        return
-    size = sum(path.stat().st_size for path in weight_files(Path(source)))
+    size = sum(path.stat().st_size for path in weight_files(folder))
     if size < parameters * (0.4 if quantized else 1):
         raise CheckpointError(
-            f"model: {source}: config.json describes {parameters:,} parameters, but the weights are {size:,} bytes",
+            f"model: {folder}: config.json describes {parameters:,} parameters, but the weights are {size:,} bytes",
             _NOT_TOGETHER,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from adafv.costs.description import Description
     from adafv.costs.plan import AnswerPlan, PromptPlan
     from adafv.families.base import ImagePlan
+    from adafv.loading.reading import PromptDescription
 
 _COUNT: units.System = (1000, ("", "K", "M", "B"))  # of parameters, where the G is called B
 
 _MOST_SHAPES = 8  # of mosaics, that are listed
+_EXAMPLE_WIDTH = 64  # columns beside the labels
 _PARTS = ("thumbnail", "mosaic")
 _NOTES = (
     "vision: with projector; FLOPs: all stages with scoring, text and LM head, 2 per",
@@ -34,6 +37,7 @@ class Card:
     model: str
     family: str
     description: Description
+    prompts: PromptDescription | None
     width: int
     height: int
     image: ImagePlan
@@ -48,7 +52,8 @@ class Card:
             {"keep": keep, **asdict(plan), "speedup_bound": round(plan.speedup_bound, 4)}
             for keep, plan in self.costs.items()
         ]
-        return {"model": self.model, **asdict(self.description), "image": image, "costs": costs}
+        prompts = None if self.prompts is None else asdict(self.prompts)
+        return {"model": self.model, **asdict(self.description), "prompts": prompts, "image": image, "costs": costs}
 
 
 def text(found: Card) -> Text:
@@ -60,6 +65,8 @@ def text(found: Card) -> Text:
     _language_model(lines, what)
     _vision_tower(lines, what)
     _parameters(lines, what)
+    if found.prompts is not None:
+        _prompts(lines, found.prompts)
     _image(lines, found)
     _costs(lines, found)
     return lines
@@ -104,6 +111,16 @@ def _parameters(lines: Text, what: Description) -> None:
     _row(lines, "weights", ", ".join(f"{name} {_amount(part, units.BINARY, 'B')}" for name, part in held.items()))
     _row(lines, "", "int8, int4: tower, projector, embeddings, norms, head at 16 bit", "dim")
     _row(lines, "KV cache", f"{_amount(what.kv_cache_bytes_per_token, units.BINARY, 'B')} per token at 16 bit")
+
+
+def _prompts(lines: Text, what: PromptDescription) -> None:
+    _row(lines, "chat template", "the checkpoint's own" if what.chat_template == "checkpoint" else what.chat_template)
+    if what.reason:
+        _row(lines, "", f"since {what.reason}")
+    for part in textwrap.wrap(repr(what.example)[1:-1], _EXAMPLE_WIDTH, drop_whitespace=False):
+        _row(lines, "", part, "dim")
+    added = f" ({what.added_stop} ends the prompt's turns)" if what.added_stop else ""
+    _row(lines, "answers end at", f"{', '.join(what.stops) or 'no token'}{added}")
 
 
 def _image(lines: Text, found: Card) -> None:

@@ -98,7 +98,7 @@ class DryRun:
         """
         with self._streams.library_noise(), self._streams.busy("checking"):
             check_versions()
-            from adafv.loading.checkpoint import read_config
+            from adafv.loading.reading import read_config
 
             cost = _costs(read_config(self._load), self._run)
             for line in self._questions.todo():
