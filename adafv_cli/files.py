@@ -42,18 +42,24 @@ def status(flag: str, path: Path) -> os.stat_result | None:
 
 def is_file(path: Path) -> bool:
     """Tell whether there is a regular file, also for a text that can be no path."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether there is a folder, also for a text that can be no path."""
+    return stat.S_ISDIR(_mode(path))
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is a file or a folder, also for a text that can be no path."""
+    """Tell whether there is anything, also for a text that can be no path."""
+    return _mode(path) != 0
+
+
+def _mode(path: Path) -> int:
     try:
-        return path.exists()
+        return path.stat().st_mode
     except (OSError, ValueError):
-        return False
+        return 0
 
 
 def descriptor(path: Path) -> int | None:
@@ -72,8 +78,8 @@ def descriptor(path: Path) -> int | None:
 def written_into(path: Path) -> bool:
     """Tell whether a path is a device, a pipe or a descriptor: something that exists and cannot be replaced."""
     try:
-        return descriptor(path) is not None or (path.exists() and not path.is_file())
-    except (OSError, ValueError):
+        return descriptor(path) is not None or (is_there(path) and not is_file(path))
+    except (OSError, ValueError, RuntimeError):  # no path, or a loop of links
         return False
 
 

@@ -121,6 +121,7 @@ def test_names_that_no_file_can_have(image: str, model: FakeModel) -> None:
     refused(2, ("-o: xxx", "File name too long"), "show", image, "q", "-o", f"{long}.png")
     refused(2, ("--plot: xxx", "File name too long"), "sweep", image, "--plot", f"{long}.png")
     refused(2, ("--image: 'xxx", "neither a size nor a file"), "info", "--image", long)
+    refused(2, ("--image-folder: xxx", "is no folder"), "batch", image, "--image-folder", long)
     refused(2, ("input 'xxx", "File name too long"), "batch", long)
     refused(3, ("xxx",), "info", long)
     assert not model.loaded

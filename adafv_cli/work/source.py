@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from adafv.errors import InputError, shown
+from adafv.errors import InputError, cut, shown
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
+from adafv_cli.files import is_folder
 from adafv_cli.work.jsonl import parse, raw_lines
 from adafv_cli.work.lines import Line
 
@@ -46,8 +47,8 @@ class Source:
         Raises:
             UsageError: it cannot be read, or nothing is piped.
         """
-        if image_folder is not None and not image_folder.is_dir():
-            raise UsageError(f"--image-folder: {image_folder} is no folder", "check the path")
+        if image_folder is not None and not is_folder(image_folder):
+            raise UsageError(f"--image-folder: {cut(str(image_folder))} is no folder", "check the path")
         if name == "-":
             if streams.stdin.isatty():
                 raise UsageError(
