@@ -1,11 +1,10 @@
-"""Exit codes: how a shell script learns what happened."""
+"""Exit codes: how a shell script learns what happened. Which error has which is in `failures`."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from adafv.errors import AdaFVError, BudgetError, CheckpointError, DeviceError, InputError
-from adafv.memory import is_out_of_memory
+from adafv.errors import AdaFVError
 
 
 class Exit(IntEnum):
@@ -23,34 +22,3 @@ class Exit(IntEnum):
 
 class UsageError(AdaFVError):
     """A command line that cannot be run."""
-
-
-def code_for(error: AdaFVError) -> Exit:
-    """The exit code of an error that was raised on purpose."""
-    if isinstance(error, UsageError | BudgetError):
-        return Exit.USAGE
-    if isinstance(error, CheckpointError | DeviceError):
-        return Exit.CHECKPOINT
-    if isinstance(error, InputError):
-        return Exit.INPUT
-    return Exit.SOME_FAILED
-
-
-def out_of_memory(error: BaseException) -> DeviceError | None:
-    """What to tell the user when `error` is some library's way to say that memory is full, else `None`."""
-    if not is_out_of_memory(error):
-        return None
-    return DeviceError(
-        "out of memory",
-        "try a smaller --keep, --dtype bfloat16, --quantize int4, or --device-map auto with --max-memory",
-    )
-
-
-def lies_behind(kind: type[BaseException], error: BaseException) -> bool:
-    """Tell whether an error comes of another: Ctrl-C becomes an ImportError while some libraries load."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, kind):
-            return True
-        link = link.__cause__ or link.__context__
-    return False

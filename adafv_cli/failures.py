@@ -1,4 +1,4 @@
-"""What went wrong, as an exit code and two lines on stderr."""
+"""What went wrong, as an exit code and two lines on stderr: the only place where errors become codes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import typer
 
-from adafv.errors import AdaFVError, cut, shown
+from adafv.errors import AdaFVError, BudgetError, CheckpointError, DeviceError, InputError, cut, shown
+from adafv.memory import is_out_of_memory
 from adafv_cli.console import DEBUG, ReaderGone, Streams, silence
-from adafv_cli.exits import Exit, UsageError, code_for, lies_behind, out_of_memory
+from adafv_cli.exits import Exit, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -29,10 +30,10 @@ def tell(error: BaseException, args: Sequence[str], streams: Streams, *, interru
     Raises:
         ReaderGone: nobody reads stderr.
     """
-    if interrupted or lies_behind(KeyboardInterrupt, error):
+    if interrupted or _lies_behind(KeyboardInterrupt, error):
         streams.console.print("adafv: interrupted", soft_wrap=True)
         return Exit.INTERRUPTED
-    if isinstance(error, ReaderGone) or (isinstance(error, SystemExit) and lies_behind(BrokenPipeError, error)):
+    if isinstance(error, ReaderGone) or (isinstance(error, SystemExit) and _lies_behind(BrokenPipeError, error)):
         return Exit.READER_GONE
     if isinstance(error, SystemExit):  # of typer's shell completion
         return error.code if isinstance(error.code, int) else Exit.OK
@@ -40,19 +41,50 @@ def tell(error: BaseException, args: Sequence[str], streams: Streams, *, interru
         if error.format_message():  # empty after help was printed because no argument was given
             streams.error(_usage(error, args))
         return Exit.USAGE
-    known = error if isinstance(error, AdaFVError) else out_of_memory(error) or _disk_full(error, streams)
+    known = error if isinstance(error, AdaFVError) else _out_of_memory(error) or _disk_full(error, streams)
     streams.trace(error)
     if known is not None:
         streams.error(known)
-        return code_for(known)
+        return _code_for(known)
     first_line = (str(error).splitlines() or [""])[0]
     hint = "" if streams.verbosity >= DEBUG else "run with -vv for the traceback"
     streams.error(AdaFVError(f"unexpected {type(error).__name__}: {first_line}", hint))
     return Exit.BUG
 
 
+def _code_for(error: AdaFVError) -> Exit:
+    """Choose the exit code of an error that was raised on purpose."""
+    if isinstance(error, UsageError | BudgetError):
+        return Exit.USAGE
+    if isinstance(error, CheckpointError | DeviceError):
+        return Exit.CHECKPOINT
+    if isinstance(error, InputError):
+        return Exit.INPUT
+    return Exit.SOME_FAILED
+
+
+def _out_of_memory(error: BaseException) -> DeviceError | None:
+    """Turn a library's way to say that memory is full into ours; any other error into `None`."""
+    if not is_out_of_memory(error):
+        return None
+    return DeviceError(
+        "out of memory",
+        "try a smaller --keep, --dtype bfloat16, --quantize int4, or --device-map auto with --max-memory",
+    )
+
+
+def _lies_behind(kind: type[BaseException], error: BaseException) -> bool:
+    """Tell whether an error comes of another: Ctrl-C becomes an ImportError while some libraries load."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, kind):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
 def _disk_full(error: BaseException, streams: Streams) -> AdaFVError | None:
-    """What to tell the user when something (help, most likely) could not be written, else `None`."""
+    """Turn a failure to write (help, most likely) for want of room into ours; any other error into `None`."""
     if not isinstance(error, OSError) or error.errno not in _FULL:
         return None
     silence(streams.stdout)  # or the interpreter's last flush fails, too

@@ -227,7 +227,7 @@ def check_apart(stdin: TextIO, stdout: TextIO, read: Path | None, written: Itera
 
 
 def _identity(file: Path | TextIO | None) -> object:
-    """What is equal for two names of one file; `None` where using it twice does no harm (devices, pipes)."""
+    """Identify a file, equally by all its names; `None` where using it twice does no harm (devices, pipes)."""
     if file is None:
         return None
     try:

@@ -167,7 +167,7 @@ class Command(TyperCommand):
     """A command whose help shows switches as such: typer calls them `<bool>`, as if they took a value."""
 
     def get_params(self, ctx: Any) -> Any:
-        """As typer's, which asks for them to write the help."""
+        """Give typer's parameters, the switches among them without a value."""
         return _without_values(super().get_params(ctx))
 
 
@@ -175,7 +175,7 @@ class Group(TyperGroup):
     """A group of commands whose help does the same."""
 
     def get_params(self, ctx: Any) -> Any:
-        """As typer's, which asks for them to write the help."""
+        """Give typer's parameters, the switches among them without a value."""
         return _without_values(super().get_params(ctx))
 
 

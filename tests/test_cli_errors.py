@@ -107,6 +107,15 @@ def test_an_image_is_no_question(image: str, model: FakeModel, tmp_path: Path) -
     assert adafv("ask", image, stdin=other.encode()).code == 0  # as the message says
 
 
+def test_links_that_lead_to_themselves(image: str, model: FakeModel, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    for command, flag in (("batch", "-o"), ("batch", "--report"), ("sweep", "--plot")):
+        refused(2, (f"{flag}: {loop}", "Too many levels of symbolic links"), command, image, flag, str(loop))
+    refused(2, ("-o: ", "Too many levels"), "show", image, "q", "-o", str(loop))
+    refused(2, ("Too many levels",), "ask", str(loop), "q")
+
+
 @pytest.mark.parametrize("value", ["true", "False"])
 def test_a_switch_takes_no_value(image: str, model: FakeModel, value: str) -> None:
     refused(2, (f"'{value}' is no question, and switches take no value",), "ask", image, "--offline", value)

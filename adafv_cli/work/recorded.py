@@ -26,7 +26,12 @@ def compacting_path(path: Path) -> Path:
 
 
 def files_of(path: Path) -> list[Path]:
-    """List every file that is replaced while a log at `path` is written."""
+    """List every file that is replaced while a log at `path` is written.
+
+    Raises:
+        UsageError: a path that no file can have.
+    """
+    status("-o", path)
     if written_into(path):
         return [path]
     real = path.resolve()
