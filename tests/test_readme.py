@@ -63,12 +63,31 @@ def test_the_test_command_is_what_ci_runs() -> None:
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
-def test_files_named_are_there() -> None:
-    tree = README.split("## What is where")[1].split("```")[1]
-    names = re.findall(r"([\w/]+\.py|[\w]+/)", tree)
-    assert len(names) > 15
-    for name in names:
-        assert any((ROOT / folder / name).exists() for folder in (".", "adafv")), name
+def tree() -> dict[str, set[str]]:
+    """What README names in each folder, by its path; words of the explanations among it."""
+    rooms: dict[str, set[str]] = {}
+    package = room = ""
+    for line in README.split("## What is where")[1].split("```")[1].splitlines():
+        entry = line.split()[0] if line.strip() else ""
+        if entry.endswith("/"):
+            package = entry if not line.startswith(" ") else package
+            room = entry if entry == package else package + entry
+        elif line.startswith("  ") and not line.startswith("   "):
+            room = package
+        rooms.setdefault(room, set()).update(re.findall(r"\w+", line))
+    return rooms
+
+
+def test_every_file_is_named_where_it_is() -> None:
+    for package in ("adafv", "adafv_cli"):
+        for path in (ROOT / package).rglob("*.py"):
+            if not path.stem.startswith("__"):
+                assert path.stem in tree()[f"{path.parent.relative_to(ROOT).as_posix()}/"], path
+
+
+def test_folders_named_are_there() -> None:
+    assert len(tree()) > 15
+    assert all((ROOT / room).is_dir() for room in tree() if room)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
