@@ -130,3 +130,16 @@ def llama3_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
     )  # fmt: skip
     tokenizer.chat_template = template
     return tokenizer
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, nothing in front; `<image>` is 151646 and `<video>` 151647, as added to Qwen2's."""
+    special = dict(enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"], start=151_643))
+    letters = dict(enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())))
+    core = Tokenizer(models.BPE(vocab=_filled(letters | special, 151_648), merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(list(special.values()))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
+    )

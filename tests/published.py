@@ -138,6 +138,49 @@ GENERATION: dict[str, Json] = {
     "vip-llava-7b": dict(_from_model_config=True, bos_token_id=1, eos_token_id=2, pad_token_id=32001),
 }
 
+# LLaVA-OneVision: put together from its conversion script, from Qwen2's configurations, and from the class's defaults.
+SIGLIP: Json = dict(
+    hidden_size=1152, image_size=384, intermediate_size=4304, model_type="siglip_vision_model", num_attention_heads=16,
+    num_hidden_layers=26, patch_size=14, vision_use_head=False,
+)  # fmt: skip
+ONEVISION_PINPOINTS = [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)]
+
+
+def _onevision(**text: Any) -> Json:
+    return dict(
+        architectures=["LlavaOnevisionForConditionalGeneration"], ignore_index=-100, image_token_index=151646,
+        image_grid_pinpoints=ONEVISION_PINPOINTS, model_type="llava_onevision", projector_hidden_act="gelu",
+        text_config=dict(
+            architectures=["Qwen2ForCausalLM"], bos_token_id=151643, eos_token_id=151645, max_position_embeddings=32768,
+            model_type="qwen2", rope_theta=1000000.0, torch_dtype="bfloat16", **text,
+        ),
+        torch_dtype="float16", use_image_newline_parameter=True, video_token_index=151647,
+        vision_aspect_ratio="anyres_max_9", vision_config=SIGLIP, vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )  # fmt: skip
+
+
+ONEVISION: dict[str, Json] = {
+    "llava-onevision-qwen2-0.5b-ov": _onevision(
+        hidden_size=896, intermediate_size=4864, num_attention_heads=14, num_hidden_layers=24, num_key_value_heads=2,
+        tie_word_embeddings=True, vocab_size=152000,
+    ),
+    "llava-onevision-qwen2-7b-ov": _onevision(
+        hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_hidden_layers=28, num_key_value_heads=4,
+        tie_word_embeddings=False, vocab_size=152128,
+    ),
+}  # fmt: skip
+ONEVISION_PREPROCESSOR: Json = dict(
+    do_convert_rgb=True, do_normalize=True, do_pad=True, do_rescale=True, do_resize=True,
+    image_grid_pinpoints=ONEVISION_PINPOINTS, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5],
+    image_processor_type="LlavaOnevisionImageProcessor", processor_class="LlavaOnevisionProcessor", resample=3,
+    rescale_factor=0.00392156862745098, size=dict(height=384, width=384),
+)  # fmt: skip
+ONEVISION_PROCESSOR: Json = dict(
+    image_token="<image>", num_image_tokens=729, processor_class="LlavaOnevisionProcessor", video_token="<video>",
+    vision_feature_select_strategy="full",
+)  # fmt: skip
+
 # preprocessor_config.json: the newest of each family, and what older revisions had besides or instead.
 CLIP_PREPROCESSOR: Json = dict(
     crop_size=dict(height=336, width=336), do_center_crop=True, do_convert_rgb=True, do_normalize=True,
@@ -191,6 +234,11 @@ INST = (
     "{% for turn in messages %}{% if turn.role != 'user' %}{{ raise_exception('user turns only') }}{% endif %}"
     "[INST] {% for part in turn.content if part.type == 'image' %}{{ '<image>\\n' }}{% endfor %}"
     "{% for part in turn.content if part.type == 'text' %}{{ part.text }}{% endfor %} [/INST]{% endfor %}"
+)
+SPACED = (  # of LLaVA-OneVision: a blank behind the role, no line break behind a turn
+    "{% for turn in messages %}<|im_start|>{{ turn.role }} {% for part in turn.content if part.type == 'image' %}"
+    "<image>{% endfor %}{% for part in turn.content if part.type == 'text' %}{{ '\\n' + part.text }}{% endfor %}"
+    "<|im_end|>{% endfor %}{{ '<|im_start|>assistant\\n' if add_generation_prompt }}"
 )
 LLAMA3_TEXT = (  # a language model's own: it takes strings, not content parts
     "{% for turn in messages %}{{ bos_token if loop.first else '' }}<|start_header_id|>{{ turn.role }}<|end_header_id|>"

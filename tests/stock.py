@@ -46,14 +46,11 @@ class Stock:
         if self.model.config.model_type != "llava_onevision":
             return self.processor(images=image, text=text, return_tensors="pt")
         config, images, words = self.model.config, self.processor.image_processor, self.processor.tokenizer
-        whole = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)  # making one needs torchvision, for videos
-        whole.image_processor, whole.vision_aspect_ratio = images, config.vision_aspect_ratio
-        whole.num_image_tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
         pixels, image_token = (
             images(images=image, return_tensors="pt"),
             words.convert_ids_to_tokens(config.image_token_id),
         )
-        count = whole._get_number_of_features(*image.size[::-1], *pixels["pixel_values"].shape[-2:])
+        count = onevision_tokens(config, images, *image.size)
         repeated = words(text.replace(image_token, image_token * count), return_tensors="pt")
         return {"pixel_values": pixels["pixel_values"], "image_sizes": pixels["image_sizes"], **repeated}
 
@@ -91,6 +88,14 @@ class Stock:
         has_cls = self.model.config.vision_config.model_type == "clip_vision_model"
         attention: torch.Tensor = whole[:, 0, 1:] if has_cls else whole.mean(dim=1)
         return attention
+
+
+def onevision_tokens(config: Any, images: Any, width: int, height: int) -> int:
+    """Placeholders that transformers' own processor of LLaVA-OneVision repeats for an image."""
+    whole = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)  # making one needs torchvision, for videos
+    whole.image_processor, whole.vision_aspect_ratio = images, config.vision_aspect_ratio
+    whole.num_image_tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    return int(whole._get_number_of_features(height, width, *2 * (config.vision_config.image_size,)))
 
 
 def encoded(model: adafv.Model, *images: Image.Image) -> list[ImageEncoding]:
