@@ -137,7 +137,8 @@ def test_images_of_a_pipe_that_are_not_here(tmp_path: Path, model: FakeBatchMode
     raw = Path(questions(tmp_path, asking(1), asking(2))).read_bytes()
     done = adafv("batch", "-", stdin=raw)
     assert done.code == 1
-    assert "note: an image is missing (line 1: 'a.png'); --image-folder says where" in done.stderr
+    said = "note: an image is missing (line 1: 'a.png'); those of a pipe are relative to the working folder, "
+    assert said + "or to --image-folder\n" in done.stderr
     done = adafv("batch", "-", "--image-folder", str(tmp_path), stdin=raw)
     assert done.code == 0 and "note:" not in done.stderr
 

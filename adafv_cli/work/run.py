@@ -141,7 +141,7 @@ class Run:
         if self.census is None:
             if is_missing(first):
                 what = f"an image is missing (line {first.number}: {shown(first.image)})"
-                self.streams.note(f"{what}; --image-folder says where the images of a pipe are, unless they are here")
+                self.streams.note(f"{what}; those of a pipe are relative to the working folder, or to --image-folder")
         elif self.census.first_missing is not None:
             line, missing = self.census.first_missing, self.census.missing
             count = f"{missing} of {self.census.todo} images are" if missing > 1 else "an image is"
