@@ -24,6 +24,7 @@ from adafv.versions import check_versions
 
 if TYPE_CHECKING:
     from adafv.engine import Model, load
+    from adafv.patching.context import pruned
     from adafv.pruners.adafv import select
     from adafv.wrapping import wrap
 
@@ -44,6 +45,7 @@ __all__ = [
     "Question",
     "RunSettings",
     "load",
+    "pruned",
     "select",
     "wrap",
 ]
@@ -51,6 +53,7 @@ __all__ = [
 _LAZY = {
     "Model": "adafv.engine",
     "load": "adafv.engine",
+    "pruned": "adafv.patching.context",
     "select": "adafv.pruners.adafv",
     "wrap": "adafv.wrapping",
 }

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from adafv.errors import OutOfMemoryError
+
 # CPUs and CUDA's libraries raise no class of their own.
 _SIGNS = (
     "out of memory",
@@ -21,3 +26,17 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError | OSError) and any(sign in text for sign in _SIGNS)
+
+
+@contextmanager
+def memory_explained() -> Iterator[None]:
+    """Re-raise a model's want of memory as `OutOfMemoryError`, with what can be done about it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"out of memory: {str(error).splitlines()[0]}",
+            "keep fewer visual tokens (--keep), use smaller batches, --dtype bfloat16 or --quantize int4",
+        ) from error

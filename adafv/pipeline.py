@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +13,12 @@ from torch import Tensor
 from adafv import pruners
 from adafv.decoding import Decoded, Spliced, generate, splice
 from adafv.encoding import ImageEncoding, Pixels
-from adafv.errors import InputError, OutOfMemoryError
+from adafv.errors import InputError
 from adafv.evidence import Evidence, Selection, check_scores
 from adafv.families.base import Family
 from adafv.families.geometry import Box, Frame
 from adafv.families.hooks import execution_device
-from adafv.memory import is_out_of_memory
+from adafv.memory import is_out_of_memory, memory_explained
 from adafv.request import Request
 from adafv.settings import RunSettings
 from adafv.signals.gathering import gather_evidence
@@ -96,7 +95,7 @@ class Pipeline:
             InputError: saliency that is not finite.
             OutOfMemoryError: too many crops at once.
         """
-        with watch.span("vision"), _memory_explained():
+        with watch.span("vision"), memory_explained():
             encodings = [encoding.to(self._home) for encoding in self._stages.encode(images)]
         for encoding in encodings:
             check_scores("saliency", encoding.saliency)
@@ -112,14 +111,40 @@ class Pipeline:
         """
         rooms = [self._room(request, run) for request in requests]  # before memory is taken for what cannot be answered
         self._reset_peak()
-        with _memory_explained():
+        with memory_explained():
             with watch.span("prefill"):
                 texts = [self._embed(request) for request in requests]
-            kept = self._prune(requests, texts, run, watch)
+            kept = self.prune(requests, texts, run, watch)
             with watch.span("prefill"):
                 prompts = [_spliced(*parts, run) for parts in zip(requests, texts, kept, rooms, strict=True)]
             decoded = generate(self.model, prompts, run, watch)
         return [Outcome(*parts) for parts in zip(kept, decoded, strict=True)]
+
+    def prune(
+        self, requests: Sequence[Request], texts: Sequence[Tensor], run: RunSettings, watch: Stopwatch
+    ) -> list[Kept]:
+        """Choose the tokens that are kept of B requests' images; adds to `watch` under `score` and `prune`.
+
+        Requests with the same budget are pruned together; where the budget covers everything nothing is scored.
+
+        Args:
+            texts: (T, D) for each request, the embeddings of all its text, that before the image first.
+
+        Raises:
+            InputError: similarity that is not finite, or a pruner that breaks its promise.
+        """
+        kept = [Kept.everything(request.image) for request in requests]
+        budgets: dict[int, list[int]] = {}
+        for number, request in enumerate(requests):
+            keep = run.pruned_to(request.image.visual)
+            if keep is not None:
+                budgets.setdefault(keep, []).append(number)
+        for keep, numbers in budgets.items():
+            some, their_texts = [requests[i] for i in numbers], [texts[i] for i in numbers]
+            selection = self._select(some, their_texts, keep, run, watch)
+            for place, number in enumerate(numbers):
+                kept[number] = Kept.chosen(requests[number].image, selection, place)
+        return kept
 
     @torch.inference_mode()
     def scores(self, request: Request) -> Evidence:
@@ -190,23 +215,6 @@ class Pipeline:
             )
         return self.context - text - visual + 1
 
-    def _prune(
-        self, requests: Sequence[Request], texts: Sequence[Tensor], run: RunSettings, watch: Stopwatch
-    ) -> list[Kept]:
-        """Requests with the same budget are pruned together; where the budget covers everything nothing is scored."""
-        kept = [Kept.everything(request.image) for request in requests]
-        budgets: dict[int, list[int]] = {}
-        for number, request in enumerate(requests):
-            keep = run.pruned_to(request.image.visual)
-            if keep is not None:
-                budgets.setdefault(keep, []).append(number)
-        for keep, numbers in budgets.items():
-            some, their_texts = [requests[i] for i in numbers], [texts[i] for i in numbers]
-            selection = self._select(some, their_texts, keep, run, watch)
-            for place, number in enumerate(numbers):
-                kept[number] = Kept.chosen(requests[number].image, selection, place)
-        return kept
-
     def _select(
         self, requests: Sequence[Request], texts: Sequence[Tensor], keep: int, run: RunSettings, watch: Stopwatch
     ) -> Selection:
@@ -238,16 +246,3 @@ def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: 
     before, original = len(request.prompt.before), run.positions == "original"
     spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(request.image.packed), original)
     return replace(spliced, seed=request.seed(run.seed), room=room)
-
-
-@contextmanager
-def _memory_explained() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(
-            f"out of memory: {str(error).splitlines()[0]}",
-            "keep fewer visual tokens (--keep), use smaller batches, --dtype bfloat16 or --quantize int4",
-        ) from error

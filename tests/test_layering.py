@@ -24,13 +24,13 @@ ROOMS: dict[str, str] = {
     "errors": "",
     "records": "",
     "flops": "",
-    "memory": "",
     "words": "",
     "timing": "",
     "demo": "",
     "quality": "",
     "budget": "errors",
     "versions": "errors",
+    "memory": "errors",
     "evidence": "errors",
     "chat_templates": "errors",
     "sandbox": "",
@@ -55,7 +55,9 @@ ROOMS: dict[str, str] = {
     " settings streaming timing",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
-    "__init__": "budget engine errors pruners records settings versions wrapping",
+    "patching": "budget encoding errors evidence families pipeline prompt pruners records request settings timing"
+    " wrapping",
+    "__init__": "budget engine errors patching pruners records settings versions wrapping",
 }
 """Other rooms of the library that the modules of a room may import, at the top or inside functions."""
 
@@ -88,6 +90,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/pipeline": "torch PIL",
     "adafv/explanation": "torch PIL",
     "adafv/families": "torch transformers accelerate PIL",
+    "adafv/patching": "torch",
     "adafv/wrapping": "transformers",
     "adafv/loading": "torch transformers accelerate safetensors huggingface_hub jinja2 PIL",
     "adafv/costs": "torch transformers",
@@ -169,7 +172,7 @@ def test_every_room_is_there_and_needs_what_it_may_know() -> None:
     for one, known in ROOMS.items():
         used = {other for path in LIBRARY if room(path) == one for other in rooms_of(path, "adafv")}
         lazy = (
-            {"engine", "pruners", "wrapping"} if one == "__init__" else set()
+            {"engine", "patching", "pruners", "wrapping"} if one == "__init__" else set()
         )  # imported by name when they are first used
         assert set(known.split()) <= used | lazy, one
         assert any(room(path) == one for path in LIBRARY), one

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from accelerate.utils import align_module_device
 from torch import Tensor
 from transformers import LlavaNextImageProcessorPil, LlavaNextProcessor
 from transformers.models.llava_next.modeling_llava_next import (
@@ -66,8 +65,7 @@ class LlavaNextStages(Stages):
         crops, patches = saliency.shape
         # On the CPU: not every device has float64, and asking where newlines are would wait for the device.
         origin = torch.arange(crops * patches, dtype=torch.float64).view(crops, patches, 1)
-        with align_module_device(self.model.model):  # it may be offloaded, and is none of a layer's weights
-            packed = self._packing(tokens, pixels, self.model.model.image_newline)
+        packed = self._packing(tokens, pixels, self.model.model.image_newline)
         origin = self._packing(origin, pixels, origin.new_full((1,), -1.0))[:, 0].long()
         candidates = (origin >= 0).nonzero()[:, 0]
         chosen = origin[candidates]

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from PIL.Image import Image
 from torch import Tensor
 
@@ -116,6 +117,21 @@ class Stages(ABC):
         features, saliency = self._vision_features(torch.cat([pixels.values for pixels in images]))
         return self._split(images, self._projector(features), features, saliency)
 
+    def pixels(self, values: Tensor, sizes: Tensor | None) -> list[Pixels]:
+        """Take apart what the processor makes of several images.
+
+        Args:
+            values: (images, 3, H, W), or (images, crops, 3, H, W) padded to the most crops.
+            sizes: (images, 2), heights and widths of the images; `None` in families whose crops do not depend on them.
+        """
+        listed = [values.shape[-2:]] * len(values) if sizes is None else sizes.tolist()
+        cut = values if values.dim() == 5 else values[:, None]
+        plans = [self.plan(self.model.config, *size) for size in listed]
+        return [
+            Pixels(crops[: plan.crops], (height, width))
+            for crops, plan, (height, width) in zip(cut, plans, listed, strict=True)
+        ]
+
     def overhearing(self) -> AbstractContextManager[dict[str, Tensor]]:
         """Record what `overheard` needs, while somebody else runs vision tower and projector."""
         return recording(self._recorded | {"projected": self._projector})
@@ -146,7 +162,8 @@ class Stages(ABC):
     def _split(self, images: list[Pixels], tokens: Tensor, features: Tensor, saliency: Tensor) -> list[ImageEncoding]:
         crops = [len(pixels.values) for pixels in images]
         split = (torch.split(tensor, crops) for tensor in (tokens, features, saliency))
-        return [self._pack(*parts) for parts in zip(images, *split, strict=True)]
+        with align_module_device(self.model.model):  # a newline is no layer's weight, and may be offloaded
+            return [self._pack(*parts) for parts in zip(images, *split, strict=True)]
 
     def embed(self, ids: list[int]) -> Tensor:
         """Embed text tokens: (T, D)."""
