@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 import adafv
 from adafv import CheckpointError
-from adafv.families import FAMILIES
+from adafv.families import FAMILIES, family_of
 from adafv.families.hooks import recording
+from adafv.loading.processing import load_processor
 from adafv.timing import Stopwatch
 from tests import tiny
 from tests.conftest import noise
@@ -38,13 +39,17 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "siglip":
         settings = tiny.siglip() | {"vision_feature_layer": -2}
         return tiny.save("llava", folder, images=tiny.siglip_image_processor(), **settings)
-    return tiny.save(
-        request.param, folder, **({"vision_feature_layers": [-2, 1]} if request.param == "vipllava" else {})
-    )
+    layers = {"vipllava": {"vision_feature_layers": [-2, 1]}, "llava_onevision": {"vision_feature_layer": -2}}
+    return tiny.save(request.param, folder, **layers.get(request.param, {}))
 
 
 def stock(folder: Path, device_map: Any = None) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, device_map=device_map)
+
+
+def processor_of(folder: Path) -> Any:
+    """As stock loads it, where torchvision is missing and where it is not."""
+    return load_processor(str(folder), family_of(AutoConfig.from_pretrained(folder)), {})
 
 
 def told(answers: list[adafv.Answer]) -> list[object]:
@@ -68,7 +73,7 @@ def test_equal_to_the_loaded_checkpoint_wherever_it_is(folder: Path, device_map:
     model = stock(folder, device_map)
     model(input_ids=torch.tensor([[5, 6]]))  # transformers' own hooks come with the first forward
     before = anatomy(model)
-    same(adafv.wrap(model, AutoProcessor.from_pretrained(folder)), adafv.load(str(folder), dtype="float32"))
+    same(adafv.wrap(model, processor_of(folder)), adafv.load(str(folder), dtype="float32"))
     assert anatomy(model) == before
 
 
@@ -81,13 +86,13 @@ def test_equal_when_the_caller_called_accelerate(folder: Path, spread: str, tmp_
         cpu_offload(model, "cpu")
     else:
         disk_offload(model, str(tmp_path / "weights"), "cpu")
-    same(adafv.wrap(model, AutoProcessor.from_pretrained(folder)), adafv.load(str(folder), dtype="float32"))
+    same(adafv.wrap(model, processor_of(folder)), adafv.load(str(folder), dtype="float32"))
 
 
 def test_layers_that_are_not_used_are_left_out_and_stay(folder: Path) -> None:
     model = stock(folder)
     layers = model.model.vision_tower.encoder.layers
-    wrapped, ran = adafv.wrap(model, AutoProcessor.from_pretrained(folder)), []
+    wrapped, ran = adafv.wrap(model, processor_of(folder)), []
     for number, layer in enumerate(layers):
         layer.register_forward_hook(lambda *_, number=number: ran.append(number))
     wrapped.ask(noise(60, 60), QUESTIONS[0], keep=5, max_new_tokens=1)
@@ -100,7 +105,7 @@ def test_the_callers_own_sampling_settings_neither_count_nor_change(folder: Path
     model = stock(folder)
     model.generation_config.update(do_sample=True, temperature=5.0, repetition_penalty=3.0, max_new_tokens=1)
     before = model.generation_config.to_dict()
-    wrapped = adafv.wrap(model, AutoProcessor.from_pretrained(folder))
+    wrapped = adafv.wrap(model, processor_of(folder))
     same(wrapped, adafv.load(str(folder), dtype="float32"))
     assert model.generation_config.to_dict() == before
 

@@ -70,17 +70,18 @@ class Patches:
     """
 
     def __init__(self, model: Any, family: Family, run: RunSettings) -> None:
-        self._config, self._run = model.config, run
+        self._model, self._config, self._run = model.model, model.config, run
         self._pipeline, self._stages = Pipeline(model, None, family), family.stages(model, None)
         self._merges: dict[int, _Merge] = {}  # by the thread that runs the forward
         self._prompts: WeakKeyDictionary[Any, _Prompts] = WeakKeyDictionary()  # by their caches
 
     def encoding(self, encode: Any) -> Any:
         """Wrap transformers' `get_image_features`, to hear what its tower and projector make of the images."""
+        stock = signature(type(self._model).get_image_features)
 
         @wraps(encode)  # generate reads the signature
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
-            given = signature(encode).bind(*args, **kwargs).arguments
+            given = stock.bind(self._model, *args, **kwargs).arguments
             for name in _OVERRIDDEN:
                 own = getattr(self._config, name, None)
                 if given.get(name) not in (None, own):
