@@ -271,6 +271,17 @@ def test_flash_attention_that_is_not_installed(llava_folder: Path) -> None:
     assert caught.value.fix == "use --attention sdpa"
 
 
+@pytest.mark.parametrize("name", ["file", "file/below", "a" * 300], ids=["file", "below", "long"])
+@pytest.mark.parametrize("model", ["demo", "folder"])
+def test_an_offload_folder_that_cannot_be_used(name: str, model: str, llava_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    chosen = model if model == "demo" else str(llava_folder)
+    with pytest.raises(DeviceError, match=r"offload_folder: .* cannot be written to") as caught:
+        load_checkpoint(LoadSettings(chosen, device_map="disk", offload_folder=str(tmp_path / name)))
+    assert "--offload-folder" in caught.value.fix
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_package_that_is_missing(llava_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "awq"
     shutil.copytree(llava_folder, folder)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from accelerate import infer_auto_device_map
 from accelerate.utils import CustomDtype, get_balanced_memory, get_max_memory
 from torch import nn
 
-from adafv.errors import DeviceError
+from adafv.errors import DeviceError, cut
 from adafv.families.hooks import accelerator
 from adafv.settings import LoadSettings
 
@@ -26,7 +28,7 @@ def check_devices(settings: LoadSettings) -> None:
     """Refuse devices that are not there before anything is loaded.
 
     Raises:
-        DeviceError: names the device and what there is instead.
+        DeviceError: names the device and what there is instead, or an offload folder that cannot be written to.
     """
     asked = [settings.device_map] if isinstance(settings.device_map, str) else settings.device_map.values()
     for device in asked:
@@ -35,6 +37,20 @@ def check_devices(settings: LoadSettings) -> None:
     for device in settings.max_memory or ():
         if device != "disk":
             _check_device("max_memory", device)
+    if settings.offload_folder is not None:
+        _check_folder(Path(settings.offload_folder))
+
+
+def _check_folder(folder: Path) -> None:
+    """See that weights can be written there, or where it will be made, and leave nothing behind."""
+    try:
+        there = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+        with TemporaryFile(dir=there):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        what = f"offload_folder: {cut(str(folder))} cannot be written to: {reason}"
+        raise DeviceError(what, "give a folder that can (--offload-folder)") from error
 
 
 def _check_device(setting: str, name: int | str) -> None:
