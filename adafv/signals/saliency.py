@@ -33,8 +33,11 @@ def cls_attention(cls_query: Tensor, keys: Tensor, heads: int, scale: float) -> 
 def received_attention(queries: Tensor, keys: Tensor, heads: int, scale: float) -> Tensor:
     """Average the softmax attention of one layer over heads and queries: what each patch receives from all of them.
 
-    For towers without [CLS] (SigLIP). The paper and FasterVLM do not cover such towers: this is what comes nearest to
-    what they read, and it is a choice. Few queries at a time, so that no whole map is held. Computed in float32.
+    For towers without [CLS] (SigLIP). The paper and FasterVLM do not cover such towers, so this is a choice: on the
+    demo's tower, with [CLS] left out, it served the pruners far better than the norm of the feature, and no worse than
+    [CLS] (`benchmarks/saliency_without_cls.py`). No SigLIP tower was measured.
+
+    Few queries at a time, so that no whole map is held. Computed in float32.
 
     Args:
         queries, keys: (crops, P, C), the projections of all patches.
