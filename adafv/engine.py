@@ -7,23 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from adafv.costs.accounting import Accountant
-from adafv.encoding import ImageEncoding
-from adafv.errors import AdaFVError, InputError
+from adafv.answering import Answering
+from adafv.errors import InputError
 from adafv.explanation import Explanation, explain
 from adafv.families.tower import layers_that_run
 from adafv.images import content_key, open_image
-from adafv.loading.checkpoint import Checkpoint, load_checkpoint
-from adafv.pipeline import Outcome, Pipeline
-from adafv.prompt import Prompt
-from adafv.records import Answer, Comparison, Failure, Latency, Question
-from adafv.report import reported
-from adafv.request import EncodingCost, Request
+from adafv.loading.checkpoint import load_checkpoint
+from adafv.records import Answer, Comparison, Question
+from adafv.request import Request
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.streaming.prefetching import Item
 from adafv.streaming.runs import unpruned
 from adafv.streaming.streams import AnswerStream, SweepStream
-from adafv.timing import Stopwatch
 
 
 def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
@@ -42,24 +37,12 @@ def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
     return Model(load_checkpoint(LoadSettings(model=model, **settings)))
 
 
-class Model:
+class Model(Answering):
     """A loaded checkpoint that answers questions about images.
 
     How is said in one way everywhere: complete `RunSettings` as `run`, or fields of them as keywords
     (`keep=128, pruner="adafv"`), not both.
     """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        config = checkpoint.model.config
-        self._checkpoint = checkpoint
-        self.pipeline = Pipeline(checkpoint.model, checkpoint.processor, checkpoint.family)
-        self._prompter = checkpoint.prompter
-        self._accountant = Accountant.of(config, layers_that_run(config), checkpoint.model.dtype.itemsize)
-
-    @property
-    def model_id(self) -> str:
-        """The checkpoint's name, as the user gave it."""
-        return self._checkpoint.name
 
     @property
     def is_demo(self) -> bool:
@@ -120,9 +103,9 @@ class Model:
         run = _run_settings(run, settings)
         asked = [Question(number, image, text) for number, text in enumerate(questions)]
         prompts = [self.render(question, run) for question in asked]
-        encoding, cost = self._encode(image)
+        encoding, cost = self.encode(image)
         if run.compare:
-            encoding, cost = self._encode(image)  # measured warm, as the language model's runs will be
+            encoding, cost = self.encode(image)  # measured warm, as the language model's runs will be
         key = content_key(image)
         for question, prompt in zip(asked, prompts, strict=True):
             request = Request(question, prompt, encoding, cost if question is asked[0] else None, key)
@@ -134,9 +117,9 @@ class Model:
         if run.compare:
             raise InputError("compare: an explanation is of one answer", "compare with `ask`")
         picture = open_image(image)
-        asked, (encoding, cost) = Question(0, image, question), self._encode(picture)
+        asked, (encoding, cost) = Question(0, image, question), self.encode(picture)
         request = Request(asked, self.render(asked, run), encoding, cost, content_key(image))
-        ((answer, outcome),) = self._outcomes([request], run)
+        ((answer, outcome),) = self.outcomes([request], run)
         return explain(self.pipeline, self._checkpoint.processor, picture, request, outcome.kept, answer)
 
     def batch(
@@ -197,43 +180,6 @@ class Model:
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)
 
-    def render(self, question: Question, run: RunSettings) -> Prompt:
-        """Make the prompt of a question.
-
-        Raises:
-            InputError: an empty question, or one that the template cannot take.
-        """
-        return self._prompter.prompt(question.text, run.system)
-
-    def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
-        """Make the answer of a question that cannot be answered."""
-        return replace(self._blank(question, run), error=Failure(type(error).__name__, error.what, error.fix))
-
-    def run(self, requests: Sequence[Request], run: RunSettings) -> list[Answer]:
-        """Answer a batch of requests.
-
-        Raises:
-            InputError, OutOfMemoryError: of the whole batch; nothing is answered.
-        """
-        return [answer for answer, _ in self._outcomes(requests, run)]
-
-    def _outcomes(self, requests: Sequence[Request], run: RunSettings) -> list[tuple[Answer, Outcome]]:
-        watch = Stopwatch(self.pipeline.devices)
-        watch.add("vision", sum(request.cost.vision_s for request in requests if request.cost is not None))
-        outcomes = self.pipeline.run(requests, run, watch)
-        longest = max(len(outcome.decoded.ids) for outcome in outcomes)
-        return [
-            (self._report(request, outcome, run, watch, longest), outcome)
-            for request, outcome in zip(requests, outcomes, strict=True)
-        ]
-
-    def _encode(self, source: Any) -> tuple[ImageEncoding, EncodingCost]:
-        watch = Stopwatch(self.pipeline.devices)
-        with watch.span("preprocess"):
-            pixels = self.pipeline.preprocess(open_image(source))
-        (encoding,) = self.pipeline.encode([pixels], watch)
-        return encoding, EncodingCost(watch["preprocess"], watch["vision"])
-
     def _compared(self, request: Request, run: RunSettings) -> Answer:
         """Pruned, then unpruned, each after a run that only warms up: first calls are slower, whatever they do."""
         other = unpruned(run)
@@ -243,31 +189,6 @@ class Model:
         if answer.latency_s is None or whole.latency_s is None:
             return answer
         return replace(answer, compare=Comparison.of(answer.text, answer.latency_s, whole.text, whole.latency_s))
-
-    def _blank(self, question: Question, run: RunSettings) -> Answer:
-        return Answer(
-            question_id=question.question_id,
-            prompt=question.text,
-            text=None,
-            model_id=self.model_id,
-            metadata=question.metadata,
-            image=question.about(None),
-            pruner=run.pruner,
-            keep=run.budget.text,
-        )
-
-    def _report(self, request: Request, outcome: Outcome, run: RunSettings, watch: Stopwatch, longest: int) -> Answer:
-        """Report on one request of a batch whose longest answer has `longest` tokens."""
-        return reported(
-            self._blank(request.question, run),
-            request,
-            outcome,
-            run,
-            text=self._checkpoint.processor.tokenizer.decode(outcome.decoded.ids, skip_special_tokens=True).strip(),
-            latency=Latency.of(watch.seconds, request.cost.preprocess_s if request.cost is not None else 0.0, longest),
-            accountant=self._accountant,
-            peak_bytes=self.pipeline.peak_bytes(),
-        )
 
 
 def _run_settings(run: RunSettings | None, settings: dict[str, Any]) -> RunSettings:

@@ -25,7 +25,7 @@ def test_tokens(keep: str | int, visual: int, tokens: int) -> None:
 def test_what_is_no_budget_is_refused_with_its_value_and_the_forms(keep: str | int) -> None:
     with pytest.raises(BudgetError) as raised:
         Budget.parse(keep)
-    assert str(keep) in raised.value.what
+    assert str(keep)[:20] in raised.value.what and len(raised.value.what) < 300  # long ones are cut
     assert "128" in raised.value.fix and "25%" in raised.value.fix and "all" in raised.value.fix
 
 

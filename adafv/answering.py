@@ -1,0 +1,101 @@
+"""Answers batches of requests about encoded images, each with its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from adafv.costs.accounting import Accountant
+from adafv.encoding import ImageEncoding
+from adafv.errors import AdaFVError
+from adafv.families.tower import layers_that_run
+from adafv.images import open_image
+from adafv.loading.checkpoint import Checkpoint
+from adafv.pipeline import Outcome, Pipeline
+from adafv.prompt import Prompt
+from adafv.records import Answer, Failure, Latency, Question
+from adafv.report import reported
+from adafv.request import EncodingCost, Request
+from adafv.settings import RunSettings
+from adafv.timing import Stopwatch
+
+
+class Answering:
+    """What a stream of questions needs of a checkpoint: prompts, encodings, answers with reports."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        config = checkpoint.model.config
+        self._checkpoint = checkpoint
+        self.pipeline = Pipeline(checkpoint.model, checkpoint.processor, checkpoint.family)
+        self._prompter = checkpoint.prompter
+        self._accountant = Accountant.of(config, layers_that_run(config), checkpoint.model.dtype.itemsize)
+
+    @property
+    def model_id(self) -> str:
+        """The checkpoint's name, as the user gave it."""
+        return self._checkpoint.name
+
+    def render(self, question: Question, run: RunSettings) -> Prompt:
+        """Make the prompt of a question.
+
+        Raises:
+            InputError: an empty question, or one that the template cannot take.
+        """
+        return self._prompter.prompt(question.text, run.system)
+
+    def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
+        """Make the answer of a question that cannot be answered."""
+        return replace(self._blank(question, run), error=Failure(type(error).__name__, error.what, error.fix))
+
+    def run(self, requests: Sequence[Request], run: RunSettings) -> list[Answer]:
+        """Answer a batch of requests.
+
+        Raises:
+            InputError, OutOfMemoryError: of the whole batch; nothing is answered.
+        """
+        return [answer for answer, _ in self.outcomes(requests, run)]
+
+    def outcomes(self, requests: Sequence[Request], run: RunSettings) -> list[tuple[Answer, Outcome]]:
+        """Answer a batch of requests, and tell what became of each; raises as `run`."""
+        watch = Stopwatch(self.pipeline.devices)
+        watch.add("vision", sum(request.cost.vision_s for request in requests if request.cost is not None))
+        outcomes = self.pipeline.run(requests, run, watch)
+        longest = max(len(outcome.decoded.ids) for outcome in outcomes)
+        return [
+            (self._report(request, outcome, run, watch, longest), outcome)
+            for request, outcome in zip(requests, outcomes, strict=True)
+        ]
+
+    def encode(self, source: Any) -> tuple[ImageEncoding, EncodingCost]:
+        """Open and encode one image, and tell what that took; raises `ImageError`, `OutOfMemoryError`."""
+        watch = Stopwatch(self.pipeline.devices)
+        with watch.span("preprocess"):
+            pixels = self.pipeline.preprocess(open_image(source))
+        (encoding,) = self.pipeline.encode([pixels], watch)
+        return encoding, EncodingCost(watch["preprocess"], watch["vision"])
+
+    def _blank(self, question: Question, run: RunSettings) -> Answer:
+        return Answer(
+            question_id=question.question_id,
+            prompt=question.text,
+            text=None,
+            model_id=self.model_id,
+            metadata=question.metadata,
+            image=question.about(None),
+            pruner=run.pruner,
+            keep=run.budget.text,
+        )
+
+    def _report(self, request: Request, outcome: Outcome, run: RunSettings, watch: Stopwatch, longest: int) -> Answer:
+        """Report on one request of a batch whose longest answer has `longest` tokens."""
+        return reported(
+            self._blank(request.question, run),
+            request,
+            outcome,
+            run,
+            text=self._checkpoint.processor.tokenizer.decode(outcome.decoded.ids, skip_special_tokens=True).strip(),
+            latency=Latency.of(watch.seconds, request.cost.preprocess_s if request.cost is not None else 0.0, longest),
+            accountant=self._accountant,
+            peak_bytes=self.pipeline.peak_bytes(),
+        )
