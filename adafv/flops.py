@@ -155,7 +155,7 @@ def coverage(rows: int, tokens: int, keep: int) -> int:
 
 
 def cholesky(tokens: int, keep: int) -> int:
-    """`keep` rows of the Cholesky factor of a kernel of `tokens`, each less its products with the rows before it."""
+    """Count `keep` rows of the Cholesky factor of a kernel of `tokens`, each less its products with those before it."""
     return tokens * keep * (keep - 1)
 
 

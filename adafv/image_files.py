@@ -161,7 +161,7 @@ def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _without_filling(image: ImageFile.ImageFile, stream: Stream) -> ImageFile.ImageFile:
-    """The same image, with missing pixels an error although the process told Pillow to paint them grey.
+    """Read the image with missing pixels an error, although the process told Pillow to paint them grey.
 
     `LOAD_TRUNCATED_IMAGES` is global (training scripts set it) and other threads may rely on it, so it stays
     as it is; an image's own `load_read` is asked before Pillow looks at the flag.

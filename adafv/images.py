@@ -75,7 +75,7 @@ def check_resized(image: Image.Image, shortest_edge: int, *, max_pixels: int = M
 
 
 def content_key(source: ImageSource) -> str:
-    """64 hex digits that are equal for equal content, so that it is encoded once.
+    """Hash an image to 64 hex digits that are equal for equal content, so that it is encoded once.
 
     Made from the encoded file, or from the upright RGB pixels of a PIL image; the two never agree.
 
@@ -101,7 +101,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB, a copy."""
+    """Copy as 8-bit RGB."""
     if image.mode.startswith(("I", "F")):
         return _grey(image).convert("RGB")
     if not image.has_transparency_data:
@@ -112,7 +112,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit or floating-point grey as 8-bit grey, scaled (Pillow's own conversion clips)."""
+    """Scale 16-bit, 32-bit or floating-point grey to 8-bit grey (Pillow's own conversion clips)."""
     wide = image if image.mode in ("I", "F") else image.convert("I")
     low, high = (float(value) for value in wide.getextrema())  # type: ignore[arg-type]
     if not math.isfinite(high - low):

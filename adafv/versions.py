@@ -44,6 +44,6 @@ def check_versions() -> None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """`2.7.0a0+5228986` is (2, 7, 0): vendors' builds ahead of a release are taken for it."""
+    """Read a version: `2.7.0a0+5228986` is (2, 7, 0), since vendors' builds ahead of a release are taken for it."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(number) for number in match[0].split(".")) if match else ()

@@ -80,7 +80,7 @@ def run(args: Sequence[str], streams: Streams, noted: Sequence[int] = ()) -> int
 
 
 def build() -> typer.Typer:
-    """The typer application: every command, registered."""
+    """Build the typer application: every command, registered."""
     import typer
 
     from adafv_cli import ask, batch, info, show, sweep

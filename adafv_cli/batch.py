@@ -52,7 +52,7 @@ class BatchFlags(WorkFlags):
     probe: Annotated[bool, batch_flag("--probe", help="With --dry-run: guess the time from a short run.")] = False
 
     def settings(self) -> BatchSettings:
-        """The library's settings.
+        """Make the library's settings.
 
         Raises:
             UsageError: a value or a combination that cannot be used.
@@ -133,7 +133,7 @@ def _dry_run(
 
 
 def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
-    """What two runs must share to write into one file: everything that changes an answer, but keep and pruner."""
+    """List what two runs must share to write into one file: all that changes an answer, but keep and pruner."""
     found: dict[str, Any] = {name: getattr(load, name) for name in ("model", "revision", "dtype", "quantize")}
     found["chat_template"] = chat_templates.identity(load.chat_template)
     names = ("positions", "system", "max_new_tokens", "temperature", "top_p", "seed")
@@ -141,7 +141,7 @@ def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[st
 
 
 def all_settings(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
-    """For the report."""
+    """Collect all settings for the report."""
     chosen = {flag.name: getattr(run, flag.name) for flag in fields(run) if flag.name != "budget"}
     typed = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(flags).items()}
     return asdict(load) | chosen | {"keep": run.budget.text} | typed

@@ -56,7 +56,7 @@ class Streams:
 
     @classmethod
     def of_process(cls) -> Streams:
-        """The process's own; a stream that the caller closed reads as empty and swallows what is written."""
+        """Take the process's own; a stream that the caller closed reads as empty and swallows what is written."""
         nothing = Path(os.devnull)
         return cls(
             sys.stdin or nothing.open(encoding="utf-8"),
@@ -123,7 +123,7 @@ class Streams:
             self.console.print(what, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """One line that the user should know, unless quiet."""
+        """Say one line that the user should know, unless quiet."""
         self.say(Text.assemble(("note: ", "yellow"), one_line(cut(text, LONGEST))))
 
     def error(self, error: AdaFVError) -> None:
@@ -134,7 +134,7 @@ class Streams:
         self.console.print(lines, soft_wrap=True)
 
     def trace(self, error: BaseException) -> None:
-        """The traceback, for those who asked for it with -vv."""
+        """Print the traceback, for those who asked for it with -vv."""
         if self.verbosity >= DEBUG:
             self.console.print("".join(traceback.format_exception(error)), soft_wrap=True)
 
@@ -158,7 +158,7 @@ class Streams:
 
     @contextmanager
     def library_noise(self) -> Iterator[None]:
-        """Of the libraries, show progress bars with -v (at a terminal), and with -vv logs and warnings too."""
+        """Show the libraries' progress bars with -v (at a terminal), and with -vv their logs and warnings too."""
         bars = {} if self.verbosity >= VERBOSE and self.animated else _NO_BARS
         wanted = bars | (_LOGS if self.verbosity >= DEBUG else _NO_LOGS)
         disabled, ours = logging.root.manager.disable, wanted.keys() - os.environ.keys()

@@ -40,7 +40,7 @@ _SIZE = re.compile(r"([0-9]{1,18})[xX]([0-9]{1,18})")
 
 
 def _same(group: type[Any], flag: str) -> Any:
-    """The flag of another group, with its help and everything."""
+    """Take the flag of another group, with its help and everything."""
     return get_type_hints(group, include_extras=True)[flag].__metadata__[0]
 
 
@@ -61,7 +61,7 @@ class InfoFlags:
     keep: Annotated[str, _same(RunFlags, "keep")] = RunFlags.keep
 
     def settings(self, ctx: typer.Context, positional: str | None) -> LoadSettings:
-        """Which checkpoint; a MODEL without -m counts more than the environment.
+        """Say which checkpoint; a MODEL without -m counts more than the environment.
 
         Raises:
             UsageError: two different ones.
@@ -111,7 +111,7 @@ def info(
 
 
 def _image_size(given: str) -> tuple[int, int]:
-    """(width, height) of `640x480`, or of an image file.
+    """Read (width, height) of `640x480`, or of an image file.
 
     Raises:
         UsageError: neither.
@@ -153,7 +153,7 @@ def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card
 
 
 def _budgets(keep: Budget, visual: int) -> list[Budget]:
-    """The user's and those of the table that differ, the largest first."""
+    """List the user's budget and those of the table that differ, the largest first."""
     chosen = {keep.tokens(visual): keep, visual: Budget.parse("all")}
     for text in BUDGETS:
         budget = Budget.parse(text)

@@ -16,7 +16,7 @@ from adafv_cli.files import is_file
 def image_and_questions(
     image: str, questions: Sequence[str], streams: Streams, command: str
 ) -> tuple[str | bytes, list[str]]:
-    """The image (a path, or its bytes) and the questions.
+    """Find the image (a path, or its bytes) and the questions.
 
     Args:
         image: a path, or `-`.

@@ -66,7 +66,7 @@ def load_for_image(source: str | bytes, settings: LoadSettings, run: RunSettings
 
 
 def is_scene(source: str | bytes) -> bool:
-    """Whether an image that can be opened is one that the demo's renderer drew."""
+    """Tell whether an image that can be opened is one that the demo's renderer drew."""
     from adafv.image_files import opened
     from adafv.images import MAX_PIXELS
 

@@ -26,7 +26,7 @@ from adafv_cli.exits import UsageError
 
 
 def _flag(panel: str, help: str, *names: str, words: tuple[str, ...] = (), **more: Any) -> Any:
-    """An option in a panel of the help; `words` are what the shell completes."""
+    """Make an option in a panel of the help; `words` are what the shell completes."""
     if words:
         more["autocompletion"] = lambda incomplete: [word for word in words if word.startswith(incomplete)]
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
@@ -60,7 +60,7 @@ class LoadFlags:
     offline: Annotated[bool, _load("Never touch the network.", "--offline")] = False
 
     def settings(self, ctx: typer.Context) -> LoadSettings:
-        """The library's settings.
+        """Make the library's settings.
 
         Raises:
             UsageError: a value that cannot be used.
@@ -86,7 +86,7 @@ class RunFlags:
     system: Annotated[str | None, _answer("System text, instead of the checkpoint's own.")] = None
 
     def settings(self, ctx: typer.Context) -> RunSettings:
-        """The library's settings.
+        """Make the library's settings.
 
         Raises:
             UsageError: a value that cannot be used.
@@ -156,7 +156,7 @@ def _checked(settings: type[Any], values: dict[str, Any], ctx: typer.Context) ->
 
 
 def _spelled(name: str, ctx: typer.Context) -> str:
-    """`keep` as the user wrote it: `--keep`, or `ADAFV_KEEP` where the value came from the environment."""
+    """Spell `keep` as the user wrote it: `--keep`, or `ADAFV_KEEP` where the value came from the environment."""
     source = ctx.get_parameter_source(name)
     if source is not None and source.name == "ENVIRONMENT":
         return f"ADAFV_{name.upper()}"

@@ -19,7 +19,7 @@ _SIZE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})? ?([KMGT]i?B)?", re.IGNORECASE)
 
 
 def device_map(text: str, flag: str = "--device-map") -> DeviceMap:
-    """A strategy or device by name, or the module-to-device mapping in a JSON file.
+    """Read a strategy or device by name, or the module-to-device mapping in a JSON file.
 
     Raises:
         UsageError: neither, or a file that holds something else.

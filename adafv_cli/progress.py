@@ -46,7 +46,7 @@ class Progress:
         self._stack.close()
 
     def advance(self) -> None:
-        """One more line was written."""
+        """Note that one more line was written."""
         if self._bar is not None:
             self._bar.update(self._task, completed=self._tally.lines, state=self._state())
         elif not self._silent and self._is_time():

@@ -54,7 +54,7 @@ class PictureFlags:
     ] = False
 
     def check(self, image: str, streams: Streams, *, as_json: bool) -> None:
-        """What would only come to light after a model was loaded for nothing.
+        """Check what would only come to light after a model was loaded for nothing.
 
         Raises:
             UsageError: a file that cannot be drawn, or cannot be written.

@@ -59,7 +59,7 @@ class GridFlags(RunFlags):
     compare: Annotated[bool, _flag("--compare", hidden=True)] = False
 
     def runs(self, ctx: typer.Context) -> list[RunSettings]:
-        """The unpruned run and all others.
+        """List the unpruned run and all others.
 
         Raises:
             UsageError: a value that cannot be used.
@@ -87,7 +87,7 @@ class SweepFlags:
     plot: Annotated[Path | None, _flag(metavar="FILE", help="Draw quality against cost: a .png, .svg or .pdf.")] = None
 
     def wanted(self, output: OutputFlags) -> Wanted:
-        """What is to be made of the answers.
+        """Say what is to be made of the answers.
 
         Raises:
             UsageError: a value that cannot be used.
@@ -147,7 +147,7 @@ def sweep(
 
 
 def _split(name: str, text: str) -> list[str]:
-    """The items of a list.
+    """Split a list into its items.
 
     Raises:
         UsageError: there is none.

@@ -48,7 +48,7 @@ class WorkFlags:
     )
 
     def settings(self) -> BatchSettings:
-        """The library's settings.
+        """Make the library's settings.
 
         Raises:
             UsageError: a value or a combination that cannot be used.
@@ -88,7 +88,7 @@ class WorkFlags:
     def log(
         self, stack: ExitStack, keys: Keys, settings: Mapping[str, Any], streams: Streams, compared: str
     ) -> Log | None:
-        """The log of the answers, opened until the stack ends, and compared with what they are to be made with.
+        """Open the log of the answers until the stack ends, and compare it with what they are to be made with.
 
         Args:
             stack: closes it.

@@ -38,7 +38,7 @@ class Frame:
 
     @classmethod
     def whole(cls, width: int, height: int) -> Frame:
-        """The image itself."""
+        """Frame the image itself."""
         return cls(width, height, 0.0, 0.0, 1.0, 1.0, (0.0, 0.0, float(width), float(height)))
 
     def resized(self, width: int, height: int) -> Frame:

@@ -38,7 +38,7 @@ class LlavaOnevisionStages(LlavaNextStages):
 
     @staticmethod
     def plan(config: Any, height: int, width: int) -> ImagePlan:
-        """As LLaVA-NeXT, then the mosaic interpolated where it is larger than the configuration allows."""
+        """Plan as LLaVA-NeXT does, the mosaic interpolated where it is larger than the configuration allows."""
         image = LlavaNextStages.plan(config, height, width)
         if len(image.grids) == 1:
             return image
@@ -48,7 +48,7 @@ class LlavaOnevisionStages(LlavaNextStages):
         return replace(image, visual=visual, newlines=rows, grids=(thumbnail, (rows, columns)))
 
     def boxes(self, size: tuple[int, int], encoding: ImageEncoding) -> list[Box | None]:
-        """As `Stages.boxes`; a token of the mosaic shows the part of it that interpolation made the token of."""
+        """Place the tokens as all stages do; one of the mosaic shows the part that interpolation made it of."""
         thumbnail = super().boxes(size, encoding)[: self.side**2]
         if len(encoding.grids) == 1:
             return thumbnail
@@ -66,7 +66,7 @@ class LlavaOnevisionStages(LlavaNextStages):
     def _edges(
         self, tiles: Sequence[tuple[float, float]], start: int, patches: int, tokens: int
     ) -> list[tuple[float, float]]:
-        """Where each of `tokens` equal parts of `patches` begins and ends, in pixels of the image.
+        """Tell where each of `tokens` equal parts of `patches` begins and ends, in pixels of the image.
 
         Args:
             tiles: of the tiles side by side, where each begins in the image, and the image's pixels in one of its own.
@@ -93,7 +93,7 @@ class LlavaOnevisionStages(LlavaNextStages):
         return rows, columns
 
     def _unpadded(self, size: tuple[int, int]) -> Tensor:
-        """(rows, columns) int64 of the unpadded mosaic: which patch each is, counted through all tiles."""
+        """Number the patches of the unpadded mosaic, counted through all tiles: (rows, columns) int64."""
         (rows, columns), side = self._tiles(size), self.side
         tiles = torch.arange(rows * columns * side**2).view(rows, columns, side, side)
         mosaic = tiles.permute(0, 2, 1, 3).reshape(1, rows * side, columns * side)
@@ -138,7 +138,7 @@ def _interpolated(config: Any, mosaic: Grid) -> Grid:
 
 
 def _at_middles(grid: Tensor, rows: int, columns: int) -> Tensor:
-    """(rows, columns): the entry of `grid` under the middle of each cell of a coarser grid laid over it."""
+    """Take the entry of `grid` under the middle of each cell of a coarser grid laid over it: (rows, columns)."""
     down, across = (
         (2 * torch.arange(n) + 1) * of // (2 * n) for n, of in zip((rows, columns), grid.shape, strict=True)
     )

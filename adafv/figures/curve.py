@@ -123,7 +123,7 @@ class _Curve:
         self._shares(ticks)
 
     def _shares(self, ticks: Sequence[float]) -> None:
-        """On top, the FLOPs that go with the tokens."""
+        """Write on top the FLOPs that go with the tokens."""
         every = [point for line in self.lines.values() for point in line] + ([self.whole] if self.whole else [])
         top = self.axes.secondary_xaxis("top")
         labels = []

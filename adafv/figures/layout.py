@@ -28,7 +28,7 @@ class Spot:
         return self.top + self.height
 
     def snapped(self, dpi: int) -> Spot:
-        """On whole pixels, and at least one."""
+        """Snap to whole pixels, and at least one."""
         left, top = round(self.left * dpi), round(self.top * dpi)
         width, height = (max(1, round(length * dpi)) for length in (self.width, self.height))
         return Spot(left / dpi, top / dpi, width / dpi, height / dpi)

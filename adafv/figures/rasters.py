@@ -52,7 +52,7 @@ def places(explanation: Explanation, numbers: Sequence[int], shape: tuple[int, i
 
 
 def whole(image: Image.Image, shape: tuple[int, int]) -> Pixels:
-    """The image itself."""
+    """Frame the image itself."""
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.LANCZOS))
 
 
@@ -92,7 +92,7 @@ def _shown_by(explanation: Explanation, owners: NDArray[np.int64]) -> NDArray[np
 
 
 def _reaches_out(token: VisualToken, explanation: Explanation) -> bool:
-    """Whether a token shows a part of its crop and something beyond, as one that was interpolated may."""
+    """Tell whether a token shows a part of its crop and something beyond, as one that was interpolated may."""
     if token.box is None:
         return False
     left, top, right, bottom = token.box

@@ -108,7 +108,7 @@ def _load_model(source: Source, config: Any) -> Any:
 
 
 def _dtype(config: Any, settings: LoadSettings, parameters: int) -> torch.dtype:
-    """`auto` is the checkpoint's own, but float16 is slow or missing on CPUs."""
+    """Choose the type of the weights: `auto` is the checkpoint's own, but float16 is slow or missing on CPUs."""
     own = getattr(config, "dtype", None) or getattr(config.text_config, "dtype", None) or torch.float32
     chosen: torch.dtype = own if settings.dtype == "auto" else getattr(torch, settings.dtype)
     if settings.dtype == "auto" and own is torch.float16 and on_cpu_only(settings):
@@ -117,7 +117,7 @@ def _dtype(config: Any, settings: LoadSettings, parameters: int) -> torch.dtype:
 
 
 def _quantization(settings: LoadSettings, dtype: torch.dtype) -> Any:
-    """Only the language model: a quantized tower or projector would change which tokens are kept."""
+    """Quantize only the language model: a quantized tower or projector would change which tokens are kept."""
     if settings.quantize is None:
         return None
     from transformers import BitsAndBytesConfig

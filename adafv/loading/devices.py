@@ -73,7 +73,7 @@ def _available() -> list[str]:
 
 
 def on_cpu_only(settings: LoadSettings) -> bool:
-    """Whether every weight will be used on the CPU."""
+    """Tell whether every weight will be used on the CPU."""
     asked = settings.device_map
     if accelerator() is None or asked in ("cpu", "disk"):
         return True
@@ -83,7 +83,7 @@ def on_cpu_only(settings: LoadSettings) -> bool:
 
 
 def place(model: Any, settings: LoadSettings, dtype: torch.dtype) -> str | Placement:
-    """The device map to load with.
+    """Choose the device map to load with.
 
     Args:
         model: without weights, on the meta device.
@@ -151,7 +151,7 @@ def _check_names(model: Any, placement: Placement) -> None:
 
 
 def _check_blocks(model: Any, placement: Placement) -> None:
-    """A layer adds its input to its output, so that it must not be torn apart."""
+    """Refuse to tear a layer apart: it adds its input to its output."""
     for block, module in model.named_modules():
         inside = {key: device for key, device in placement.items() if key != block and _holds(block, key)}
         if block and type(module).__name__ in (model._no_split_modules or ()) and len(set(inside.values())) > 1:
@@ -163,7 +163,7 @@ def _holds(module: str, name: str) -> bool:
 
 
 def _own(module: nn.Module, name: str) -> list[tuple[str, Any]]:
-    """What a module is made of, one level down: modules and bare tensors, under their full names."""
+    """List what a module is made of, one level down: modules and bare tensors, under their full names."""
     parts = chain(module.named_children(), module.named_parameters(recurse=False), module.named_buffers(recurse=False))
     return [(f"{name}.{part}" if name else part, held) for part, held in parts]
 

@@ -26,7 +26,7 @@ _READ_QUIETLY = (  # transformers goes on without some of these, and names none 
 
 
 def check_config(folder: Path) -> None:
-    """Whether a local checkpoint has a configuration at all.
+    """Check that a local checkpoint has a configuration at all.
 
     Raises:
         CheckpointError: no config.json, or not JSON.
@@ -39,7 +39,7 @@ def check_config(folder: Path) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """What can be seen of a local checkpoint's other files without reading the weights.
+    """Check what can be seen of a local checkpoint's other files without reading the weights.
 
     Raises:
         CheckpointError: a file that is missing, cut off or not JSON.
@@ -64,7 +64,7 @@ def check_texts(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers will read the weights from, in its order of preference.
+    """List the files that transformers will read the weights from, in its order of preference.
 
     Raises:
         CheckpointError: there are none, or an index that is no index.

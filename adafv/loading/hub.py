@@ -9,7 +9,7 @@ from huggingface_hub import constants, get_session, try_to_load_from_cache
 
 
 def hub_answers() -> bool:
-    """One request without retries, so that a machine without network goes on to its local cache at once.
+    """Ask the hub once, without retries, so that a machine without network goes on to its local cache at once.
 
     The hub's client would try each file six times, for half a minute in all.
     """

@@ -86,7 +86,7 @@ def smallest_count(config: Any) -> int:
 
 
 def wrong(name: str, field: str, value: object, wanted: str) -> CheckpointError:
-    """The error for a field of config.json."""
+    """Make the error for a field of config.json."""
     return CheckpointError(f"model: {name}: config.json: {field} is {cut(repr(value), 60)}, not {wanted}", AGAIN)
 
 
@@ -127,7 +127,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _check_mosaics(name: str, sizes: Any, tile: int) -> None:
-    """A tile is as large as a crop; more tiles than these would be memory and time for a single image."""
+    """Refuse tiles of another size than a crop, and more of them than an image is worth in memory and time."""
     field, wanted = "image_grid_pinpoints", f"[height, width] in multiples of {tile}, up to {_MOST_TILES} tiles"
     if not isinstance(sizes, list | tuple) or not 1 <= len(sizes) <= _MOST_MOSAICS:
         raise wrong(name, field, sizes, f"a list of 1 to {_MOST_MOSAICS} sizes")

@@ -45,12 +45,12 @@ def check_not_original(name: str, config: Mapping[str, Any]) -> None:
 
 
 def holds_original_weights(tensors: Iterable[str]) -> bool:
-    """Whether there is a projector under its original name."""
+    """Tell whether there is a projector under its original name."""
     return any("mm_projector." in tensor for tensor in tensors)
 
 
 def original_format(name: str, config: Mapping[str, Any]) -> CheckpointError:
-    """The error for a checkpoint of the original format."""
+    """Make the error for a checkpoint of the original format."""
     what = f"model: {name} is in LLaVA's original format, without vision tower and processor"
     twin = _CONVERTED.get(name.rstrip("/").rpartition("/")[2].lower())
     if twin:
@@ -60,12 +60,12 @@ def original_format(name: str, config: Mapping[str, Any]) -> CheckpointError:
 
 
 def _has_tiles(config: Mapping[str, Any]) -> bool:
-    """Whether images are cut into tiles, as from LLaVA-1.6 on."""
+    """Tell whether images are cut into tiles, as from LLaVA-1.6 on."""
     return "anyres" in str(config.get("image_aspect_ratio")) or "unpad" in str(config.get("mm_patch_merge_type"))
 
 
 def _kin(config: Mapping[str, Any]) -> str:
-    """The converted checkpoint with this one's kind of language model and crops."""
+    """Name the converted checkpoint with this one's kind of language model and crops."""
     hidden = config.get("hidden_size")
     if hidden == 7168:
         return _CONVERTED["llava-v1.6-34b"]

@@ -70,7 +70,7 @@ def check_preprocessing(name: str, stages: Stages) -> None:
 
 
 def _part(images: Any, field: str, side: str) -> Any:
-    """A side of a size; sizes are transformers' own dictionaries."""
+    """Read a side of a size; sizes are transformers' own dictionaries."""
     size: Any = getattr(images, field, None)
     return size.get(side) if hasattr(size, "get") else None
 

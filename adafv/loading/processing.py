@@ -10,7 +10,7 @@ from adafv.families.base import Family
 
 
 def load_processor(source: str, family: Family, hub: dict[str, Any]) -> Any:
-    """The processor, its image processor on Pillow: torchvision resizes a little differently, and may be missing.
+    """Load the processor, its image processor on Pillow: torchvision resizes a little differently, and may be missing.
 
     Fields that old files lack (`patch_size`, `num_additional_image_tokens`, ...) serve only to repeat the
     placeholder in a text, which nobody does here: visual tokens are counted where they are made.

@@ -60,7 +60,7 @@ def check_types(folder: Path) -> None:
 
 
 def _kinds(path: Path) -> Iterator[tuple[str, str]]:
-    """The types of the tensors in a weight file (`F16`, `int8`), without reading what is in them."""
+    """List the types of the tensors in a weight file (`F16`, `int8`), without reading what is in them."""
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             yield from ((key, file.get_slice(key).get_dtype()) for key in file.keys())  # noqa: SIM118 - no mapping
@@ -132,7 +132,7 @@ def _hint(key: str) -> str:
 
 
 def _check_finite(name: str, model: Any) -> None:
-    """One pass over what is in memory, at the speed of reading it: damaged files load without any other sign."""
+    """Look at all weights in memory once, at the speed of reading them: damaged files load without any other sign."""
     for key, tensor in model.named_parameters():
         held = tensor.is_floating_point() and tensor.device.type != "meta" and tensor.numel() > 0
         if held and not torch.isfinite(torch.stack(torch.aminmax(tensor.detach()))).all():

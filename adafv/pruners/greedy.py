@@ -60,7 +60,7 @@ def cosine_matrices(vectors: Tensor, lengths: tuple[int, ...], outside: float = 
 
 
 def _gram(rows: Tensor, out: Tensor) -> None:
-    """`rows @ rows.T` into `out`; blocks under the diagonal are mirrored, which saves nearly half of the products."""
+    """Multiply `rows @ rows.T` into `out`; blocks under the diagonal are mirrored, which saves nearly half the work."""
     for start in range(0, len(out), BLOCK):
         end = min(start + BLOCK, len(out))
         block = (rows[start : start + BLOCK] @ rows[start:].T)[: end - start, : len(out) - start]

@@ -31,7 +31,7 @@ def _spread(grids: tuple[Grid, ...], keep: int) -> list[int]:
 
 
 def _points(rows: int, columns: int, count: int) -> list[int]:
-    """`count` distinct places of one grid: lines of points, as near to square cells as the grid's aspect allows."""
+    """Spread `count` distinct places over one grid: lines of points, as near to square cells as its aspect allows."""
     if not count:
         return []
     lines = min(rows, count, max(round(math.sqrt(count * rows / columns)), math.ceil(count / columns), 1))

@@ -35,7 +35,7 @@ def ranking(scores: Tensor, valid: Tensor | None, depth: int) -> Tensor:
 
 
 def fair_ranking(scores: Tensor, valid: Tensor, crop: Tensor, share: Tensor, depth: int) -> Tensor:
-    """`ranking` in which each crop's best `share` candidates come before anything else, so that every crop is heard.
+    """Rank each crop's best `share` candidates before anything else, so that every crop is heard.
 
     Args:
         scores, valid: as for `ranking`.

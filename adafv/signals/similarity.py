@@ -27,7 +27,7 @@ def padded_unit_rows(vectors: Tensor) -> Tensor:
 
 
 def cosines(text: Tensor, visual: Tensor) -> Tensor:
-    """`cos(e_j, v_i)`, for every text token j and visual token i. Computed in float32.
+    """Compute `cos(e_j, v_i)` for every text token j and visual token i, in float32.
 
     Args:
         text: (T, D), the language model's input embeddings of the text after the image placeholder.
@@ -40,7 +40,7 @@ def cosines(text: Tensor, visual: Tensor) -> Tensor:
 
 
 def text_to_image(cosine: Tensor) -> Tensor:
-    """`S = softmax over the candidates of (100 * cos(e_j, v_i))`: all crops share one softmax.
+    """Compute `S = softmax over the candidates of (100 * cos(e_j, v_i))`: all crops share one softmax.
 
     Args:
         cosine: (T, N), of `cosines`.

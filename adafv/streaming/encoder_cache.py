@@ -42,7 +42,7 @@ class EncoderCache:
         self._uncharged: dict[str, dict[RunSettings, EncodingCost]] = {}
 
     def __contains__(self, key: str) -> bool:
-        """Whether the image of that content key is encoded; may be asked from any thread."""
+        """Tell whether the image of that content key is encoded; may be asked from any thread."""
         return key in self._encodings
 
     def get(self, key: str) -> ImageEncoding | None:

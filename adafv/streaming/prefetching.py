@@ -139,7 +139,7 @@ class Prefetcher:
         return []
 
     def drained(self) -> bool:
-        """Whether the input has ended and all its tickets were taken; raises what reading the input raised."""
+        """Tell whether the input has ended and all its tickets were taken; raises what reading the input raised."""
         with self._changed:
             if self._tickets or not self._ended:
                 return False

@@ -46,7 +46,7 @@ class Card:
     costs: dict[str, AnswerPlan]
 
     def to_json(self) -> dict[str, Any]:
-        """One object; its names are those of the configuration and of an answer's records."""
+        """Make one object; its names are those of the configuration and of an answer's records."""
         image = {"width": self.width, "height": self.height} | asdict(self.image)
         costs = [
             {"keep": keep, **asdict(plan), "speedup_bound": round(plan.speedup_bound, 4)}
@@ -154,7 +154,7 @@ def _costs(lines: Text, found: Card) -> None:
 
 
 def _cells(keep: str, plan: AnswerPlan, flops: int, cache: int) -> tuple[str, ...]:
-    """One line of the table, in units of `flops` and of `cache` bytes."""
+    """Write one line of the table, in units of `flops` and of `cache` bytes."""
     spent = plan.flops
     stages = (spent.vision + spent.projector, spent.prefill, spent.decode, spent.total)
     return (

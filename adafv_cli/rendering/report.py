@@ -21,7 +21,7 @@ _DONE, _REST = "cyan", "bright_black"
 
 
 def single(answer: Answer, *, bars: bool = False, details: bool = False) -> Text:
-    """The report of one answer.
+    """Report on one answer.
 
     Args:
         answer: one that was answered.
@@ -52,7 +52,7 @@ def single(answer: Answer, *, bars: bool = False, details: bool = False) -> Text
 
 
 def several(answers: Sequence[Answer]) -> Text:
-    """One row per question, for questions that share an image."""
+    """Report on questions that share an image, a row each."""
     compared = any(answer.compare for answer in answers)
     header = ["", "saliency", "similarity", "both", "TTFT", "TPOT", "total", "FLOPs"]
     header += ["speed-up", "agrees"] if compared else ["KV cache"]
@@ -71,7 +71,7 @@ def several(answers: Sequence[Answer]) -> Text:
 
 
 def settings(resolved: Mapping[str, object], run: RunSettings) -> Text:
-    """What the run was made of: the model's resolved values, then the run's settings."""
+    """Show what the run was made of: the model's resolved values, then the run's settings."""
     text = Text()
     chosen = {flag.name: getattr(run, flag.name) for flag in fields(run) if flag.name != "budget"}
     for name, value in {**resolved, **{name: chosen[name] for name in chosen if name not in resolved}}.items():
@@ -148,7 +148,7 @@ def _line(text: Text, label: str, content: str, style: str = "") -> None:
 
 
 def _row(text: Text, label: str, content: str, part: int, whole: int, bars: bool) -> None:
-    """`label  content  share  bar`."""
+    """Write `label  content  share  bar`."""
     text.append(row(label, content))
     if not bars:
         text.append(f" ({percent(part, whole)})\n")

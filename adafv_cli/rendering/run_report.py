@@ -75,7 +75,7 @@ class RunReport:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and of the libraries that answers depend on; found without importing them."""
+    """Look up the versions of Python and of the libraries that answers depend on, without importing them."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

@@ -18,7 +18,7 @@ SHOWN_REASONS = 10
 
 
 def summary(tally: Tally, *, images_encoded: int = 0, cache_hits: int = 0) -> Text:
-    """The whole summary but for the failed lines.
+    """Sum up a run, but for the failed lines.
 
     Args:
         tally: of the run.
@@ -49,7 +49,7 @@ def summary(tally: Tally, *, images_encoded: int = 0, cache_hits: int = 0) -> Te
 
 
 def failures(tally: Tally) -> Text:
-    """The failed lines, grouped by reason, with their ids."""
+    """List the failed lines, grouped by reason, with their ids."""
     groups = list(tally.reasons().values())
     text = Text()
     for group in groups[:SHOWN_REASONS]:

@@ -92,7 +92,7 @@ def pictures(
 
 
 def sentence(recommendation: Recommendation) -> Text:
-    """What is recommended and why, or what came nearest."""
+    """Say what is recommended and why, or what came nearest."""
     tolerance = f"{recommendation.tolerance:g}"
     text = Text().append("recommended: ", "bold")
     chosen = recommendation.point
@@ -109,7 +109,7 @@ def sentence(recommendation: Recommendation) -> Text:
 
 
 def _gap(recommendation: Recommendation, point: Point) -> str:
-    """`-2.0 points (-2.9 to -1.2) of the unpruned 98.8`."""
+    """Write a gap: `-2.0 points (-2.9 to -1.2) of the unpruned 98.8`."""
     gain, whole = point.quality.difference, recommendation.unpruned
     if gain is None:
         return ""
@@ -132,12 +132,12 @@ def _heading(points: Sequence[Point], partial: bool) -> Text:
 
 
 def _accuracy(points: Sequence[Point]) -> Accuracy | None:
-    """The first there is: the unpruned model may have answered nothing."""
+    """Take the first accuracy there is: the unpruned model may have answered nothing."""
     return next((point.quality.accuracy for point in points if point.quality.accuracy is not None), None)
 
 
 def _table(points: Sequence[Point], width: int, within: str) -> Table:
-    """All settings, with as many columns as fit: a number that is cut says something else."""
+    """Lay out all settings, with as many columns as fit: a number that is cut says something else."""
     columns = _columns(points, width >= WIDE, within)
     quality = "" if _accuracy(points) else "agrees %"  # which stays
     for title in _SPARE:
@@ -152,7 +152,7 @@ def _table(points: Sequence[Point], width: int, within: str) -> Table:
 
 
 def _columns(points: Sequence[Point], wide: bool, within: str) -> dict[str, list[str]]:
-    """Every column by its title."""
+    """Make every column, by its title."""
     accuracy, qualities = _accuracy(points), [point.quality for point in points]
     columns = {
         "": ["*" if point.recommended else "" for point in points],
@@ -205,7 +205,7 @@ def _costs(point: Point) -> list[str]:
 
 
 def _cell(found: Accuracy | Interval | None, wide: bool, within: str) -> str:
-    """`96.8 (95.9 to 97.6)`, or `96.8 ±0.9` where there is less room."""
+    """Write `96.8 (95.9 to 97.6)`, or `96.8 ±0.9` where there is less room."""
     if found is None:
         return ""
     return _written(found) if wide else f"{_percent(found.value)}{within}{_percent((found.high - found.low) / 2)}"

@@ -124,7 +124,7 @@ class Tally:
         }
 
     def distributions(self) -> dict[str, Any]:
-        """Of each quantity: mean, least, greatest and quantiles over the answers."""
+        """Work out mean, least, greatest and quantiles of each quantity over the answers."""
         return {
             "latency_total_s": distribution(self.total_s),
             "latency_ttft_s": distribution(self.ttft_s),
@@ -143,5 +143,5 @@ def distribution(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value that at least `share` of the ordered values do not exceed."""
+    """Find the value that at least `share` of the ordered values do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -8,13 +8,13 @@ BINARY: System = (1024, ("", "Ki", "Mi", "Gi", "Ti"))
 
 
 def amount(count: int, system: System, unit: str = "") -> str:
-    """`2.91 TFLOPs`."""
+    """Write an amount: `2.91 TFLOPs`."""
     divisor, prefix = scale(count, system)
     return f"{digits(count / divisor)} {prefix}{unit}"
 
 
 def part_of(part: int, whole: int, system: System, unit: str) -> str:
-    """`2.91 of 8.64 TFLOPs`: both in the larger one's unit."""
+    """Write `2.91 of 8.64 TFLOPs`, both in the larger one's unit."""
     divisor, prefix = scale(max(part, whole), system)
     return f"{digits(part / divisor)} of {digits(whole / divisor)} {prefix}{unit}"
 
@@ -26,13 +26,13 @@ def digits(value: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Of nothing, everything."""
+    """Write `part` as a percentage of `whole`; 100% where `whole` is 0."""
     share = 100 * part / whole if whole else 100.0
     return f"{share:.0f}%" if share >= 1 or share == 0 else f"{share:.1f}%"
 
 
 def duration(seconds: float) -> str:
-    """`123 ms`, `12.3 s`, `4 min 10 s`, `3 h 05 min`."""
+    """Write a duration: `123 ms`, `12.3 s`, `4 min 10 s`, `3 h 05 min`."""
     if seconds < 1:
         return f"{digits(seconds * 1000)} ms"
     if seconds < 99.5:

@@ -131,7 +131,7 @@ class DryRun:
             self.tally.add(Answer(line.question_id, line.text, None, "", error=line.failure))
 
     def to_json(self) -> dict[str, Any]:
-        """One object, for stdout."""
+        """Make one object, for stdout."""
         estimate = self.estimate
         return {
             "lines": estimate.questions + self.failed,
@@ -187,7 +187,7 @@ def _image_size(source: str | bytes) -> tuple[int, int] | Failure:
 
 
 def _costs(config: Any, run: RunSettings) -> Callable[[int, int, int], Cost]:
-    """A function of an image's width and height and the tokens of a question."""
+    """Make a function of an image's width and height and the tokens of a question."""
     from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 
     @lru_cache(_REMEMBERED)

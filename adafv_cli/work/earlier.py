@@ -56,11 +56,11 @@ class Keys:
     settings: bool = False
 
     def key(self, question_id: QuestionId, text: str, setting: Setting) -> int:
-        """64 bits."""
+        """Hash what tells an answer apart to 64 bits."""
         return id_key(question_id, *((text,) if self.repeated_ids else ()), *(setting if self.settings else ()))
 
     def of(self, answer: Mapping[str, Any]) -> int:
-        """The key of an answer as it was read."""
+        """Make the key of an answer as it was read."""
         setting = Setting(str(answer.get("pruner")), str(answer.get("keep")))
         return self.key(answer["question_id"], str(answer.get("prompt")), setting)
 
@@ -123,7 +123,7 @@ def copy_good(old: BinaryIO, new: BinaryIO, keys: Keys) -> None:
 
 
 def _answer(raw: bytes, number: int, path: Path, keys: Keys) -> dict[str, Any]:
-    """An answer of ours; any other line means that the file is something else, and not to be touched."""
+    """Read an answer of ours; any other line means that the file is something else, and not to be touched."""
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError):

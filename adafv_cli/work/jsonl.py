@@ -101,7 +101,7 @@ def _no_constant(name: str) -> None:
 
 
 def _named(names: tuple[str, ...], found: dict[str, Any]) -> str | None:
-    """Which of a key's names the line uses."""
+    """Find which of a key's names the line uses."""
     return next((name for name in names if name in found), None)
 
 
@@ -126,7 +126,7 @@ def _with_metadata(line: Line, found: dict[str, Any]) -> Line:
 
 
 def _writable(value: Any) -> bool:
-    """Whether it can be written as it was read: 1e999 reads as infinity."""
+    """Tell whether a value can be written as it was read: 1e999 reads as infinity."""
     try:
         json.dumps([[value]], allow_nan=False)
     except (ValueError, RecursionError):
@@ -163,7 +163,7 @@ def _with_image(line: Line, found: dict[str, Any], folder: Path) -> Line:
 
 
 def _source(image: str, folder: Path) -> str | bytes:
-    """A path, or the bytes of a data URI.
+    """Find a path, or the bytes of a data URI.
 
     Raises:
         ImageError: a web address, or a broken data URI.
@@ -186,6 +186,6 @@ def _source(image: str, folder: Path) -> str | bytes:
 
 
 def _short(value: Any) -> str:
-    """A value as messages show it."""
+    """Write a value as messages show it."""
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -54,11 +54,11 @@ class Line:
         return key_of(posixpath.normpath(self.image) if self.image else str(self.number))
 
     def failed(self, error: AdaFVError) -> Line:
-        """The same line with the reason why it cannot be answered."""
+        """Add to a line the reason why it cannot be answered."""
         return replace(self, failure=Failure(type(error).__name__, error.what, error.fix))
 
     def refused(self, model_id: str, run: RunSettings) -> Answer:
-        """The answer of a line that is no question."""
+        """Make the answer of a line that is no question."""
         return Answer(
             question_id=self.question_id,
             prompt=self.text,
@@ -73,13 +73,13 @@ class Line:
 
 
 def key_of(text: str) -> int:
-    """64 bits that are equal for equal texts, in every process."""
+    """Hash a text to 64 bits, the same in every process."""
     digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 def id_key(question_id: QuestionId, *more: str) -> int:
-    """64 bits that are equal for equal ids: 1 and 1.0 are one number, 1, "1" and true are three ids.
+    """Hash an id to 64 bits: 1 and 1.0 are one number, 1, "1" and true are three ids.
 
     Args:
         question_id: any JSON scalar.
@@ -91,7 +91,7 @@ def id_key(question_id: QuestionId, *more: str) -> int:
 
 
 def encoded(answer: Answer, *, ascii_only: bool = False) -> str:
-    """One line without its end: UTF-8 where that is possible, ASCII escapes where it is not."""
+    """Write one line without its end: UTF-8 where that is possible, ASCII escapes where it is not."""
     found = answer.to_json()
     line = json.dumps(found, ensure_ascii=ascii_only, allow_nan=False)
     try:

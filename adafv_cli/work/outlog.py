@@ -126,7 +126,7 @@ class Log:
         self.found.last = json.dumps(answer.question_id)
 
     def earlier(self, key: int) -> dict[str, Any]:
-        """A sweep's answer that was there before this run, by its key."""
+        """Read a sweep's answer that was there before this run, by its key."""
         if self._earlier is None:
             raise KeyError(key)
         self._earlier.seek(self.found.places[key])
@@ -165,7 +165,7 @@ class Log:
         os.close(self._fd)
 
     def _is_there(self) -> bool:
-        """Whether the path still leads to the file that is written."""
+        """Tell whether the path still leads to the file that is written."""
         try:
             return not self._regular or os.path.samestat(os.fstat(self._fd), self.path.stat())
         except OSError:

@@ -45,7 +45,7 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def holds(self, line: Line) -> bool:
-        """Whether a line belongs to this part: by the image as it is written, so that it is the same everywhere."""
+        """Tell whether a line belongs to this part: by the image as it is written, so the same everywhere."""
         return self.count == 1 or line.image_key % self.count == self.index - 1
 
 
@@ -133,11 +133,11 @@ class Questions:
             found.first_missing = found.first_missing or line
 
     def todo(self, stop: threading.Event | None = None) -> Iterator[Line]:
-        """The lines to answer, in order; those with a `failure` cannot be."""
+        """Give the lines to answer, in order; those with a `failure` cannot be."""
         return (line for line in self.ours(stop) if self.left(line))
 
     def ours(self, stop: threading.Event | None = None) -> Iterator[Line]:
-        """The lines of this shard, in order; counts those that are answered under every setting as skipped."""
+        """Give the lines of this shard, in order; those that are answered under every setting count as skipped."""
         for line in self.source.lines(stop):
             self.lines += 1
             line = self._identified(line)
@@ -146,11 +146,11 @@ class Questions:
                 yield line
 
     def left(self, line: Line) -> list[Setting]:
-        """The settings under which a line is not answered yet."""
+        """List the settings under which a line is not answered yet."""
         return [setting for setting in self.settings if self.key(line, setting) not in self.done or not line.has_id]
 
     def key(self, line: Line, setting: Setting) -> int:
-        """The key of a line's answer."""
+        """Make the key of a line's answer."""
         return self.keys.key(line.question_id, line.text, setting)
 
     def _identified(self, line: Line) -> Line:
@@ -184,11 +184,11 @@ class Questions:
         return id_key(line.question_id, *((line.text,) if self.keys.repeated_ids else ()))
 
     def _done(self, line: Line) -> list[int]:
-        """The keys of the line's answers that there are already."""
+        """List the keys of the line's answers that there are already."""
         return [key for setting in self.settings if (key := self.key(line, setting)) in self.done]
 
     def _other_subject(self, line: Line) -> str | None:
-        """What the answers that a line has already are about, if not about this line: `about another image`, say.
+        """Tell what a line's answers so far are about, if not about this line: `about another image`, say.
 
         The image's bytes are read but not decoded; one that is not there any more is compared by its name.
         """
@@ -216,7 +216,7 @@ class Questions:
 
 
 def no_question(name: str, failed: Line | None) -> InputError:
-    """The error of an input that asks nothing; `failed` is its first line that is no question."""
+    """Make the error of an input that asks nothing; `failed` is its first line that is no question."""
     if failed is None or failed.failure is None:
         return InputError(f"{name} is empty", 'write lines like {"image": "photo.jpg", "text": "what is this?"}')
     what = f"{name} holds no question; line {failed.number}: {failed.failure.message}"
@@ -224,7 +224,7 @@ def no_question(name: str, failed: Line | None) -> InputError:
 
 
 def is_missing(line: Line) -> bool:
-    """Whether a line asks about an image file that is not there."""
+    """Tell whether a line asks about an image file that is not there."""
     return line.failure is None and isinstance(line.source, str) and _is_missing(line.source)
 
 

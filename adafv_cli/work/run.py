@@ -178,7 +178,7 @@ class Run:
         return "interrupted" if self.interrupts.happened else "finished"
 
     def _lines(self) -> Iterator[Line]:
-        """The lines with something left to do, in order."""
+        """Give the lines with something left to do, in order."""
         for line in self.questions.ours(self.interrupts.stop):
             left = self.questions.left(line)
             self.results.meet(line, left)
@@ -186,7 +186,7 @@ class Run:
                 yield line
 
     def _items(self, model: Model, lines: Iterator[Line], held: InFlight) -> Iterator[Asked | list[Answer]]:
-        """What the library takes of the lines, held back while too much of them waits in memory."""
+        """Give what the library takes of the lines, held back while too much of them waits in memory."""
         for line in lines:
             held.add(len(line.source) if isinstance(line.source, bytes) else 0)
             runs = [self._named[setting] for setting in self.questions.left(line)]
@@ -240,6 +240,6 @@ class Run:
 
 
 def resume_command(args: list[str]) -> str:
-    """The command line of a run, made to go on with its output."""
+    """Make the command line that goes on with a run's output."""
     kept = [arg for arg in args if arg not in ("--force", "--resume")]
     return shlex.join(["adafv", *kept[:1], "--resume", *kept[1:]])

@@ -67,7 +67,7 @@ class Source:
         return cls(name, image_folder or path.parent, file=path)
 
     def lines(self, stop: threading.Event | None = None) -> Iterator[Line]:
-        """The lines that are not blank; no further ones once `stop` is set.
+        """Read the lines that are not blank; no further ones once `stop` is set.
 
         Raises:
             InputError: reading fails half-way.
@@ -119,7 +119,7 @@ class InFlight:
             self._total += size
 
     def done(self) -> None:
-        """The oldest line was answered."""
+        """Note that the oldest line was answered."""
         with self._changed:
             self._total -= self._sizes.popleft()
             self._changed.notify_all()

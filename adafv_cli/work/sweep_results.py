@@ -34,7 +34,7 @@ FEW_IMAGES = 20
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be made of the answers.
+    """Say what is to be made of the answers.
 
     Args:
         metric: one of `adafv.quality.metrics.METRICS`.
