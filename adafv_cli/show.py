@@ -28,8 +28,9 @@ Draw which visual tokens an answer was made from, and which signal chose them.
   adafv show photo.jpg "what is this?" -m llava-hf/llava-v1.6-mistral-7b-hf -o a.pdf
   adafv show photo.jpg "what is this?" --json | jq '.words, .visual_tokens.kept'
 
-The picture shows the image, its saliency, its similarity to the question, and
-the kept tokens in the color of the signal that chose them; the dropped area is
+The picture shows the image, its saliency (attention of \\[CLS], or attention
+received where the tower has no \\[CLS]), its similarity to the question, and the
+kept tokens in the color of the signal that chose them; the dropped area is
 dimmed. Tiles of multi-crop images are drawn where they lie in the image. The
 answer goes to stdout. An earlier picture is replaced, any other file with --force.
 """
