@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers.utils.logging import set_tqdm_hook
 
 from adafv.errors import CheckpointError
 from adafv.families import FAMILIES
@@ -21,6 +22,7 @@ from adafv.loading.original_format import holds_original_weights, original_forma
 
 _NOT_TOGETHER = f"config.json and weights do not belong together: {AGAIN}"
 _BUFFER = re.compile(r"\.(position_ids|inv_freq)$")  # saved by old versions, made anew by the present ones
+_BAR = "Loading weights"  # one for weights that are fetched is worth its line, this one is not
 _TOWER_LAYER = re.compile(r"vision_tower\..*layers\.(\d+)\.")
 
 
@@ -73,8 +75,15 @@ def _kinds(path: Path) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """Keep transformers from warning of the leftovers that `check_weights` knows to be right."""
+    """Keep transformers from drawing a bar, and from warning of leftovers that `check_weights` knows to be right."""
     logger = logging.getLogger("transformers.modeling_utils")
+    hook = set_tqdm_hook(None)
+
+    def without_bar(factory: Any, args: Any, kwargs: Any) -> Any:
+        kwargs = kwargs | ({"disable": True} if kwargs.get("desc") == _BAR else {})
+        return factory(*args, **kwargs) if hook is None else hook(factory, args, kwargs)
+
+    set_tqdm_hook(without_bar)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
         logger.addFilter(_is_no_report)
@@ -82,6 +91,7 @@ def unreported() -> Iterator[None]:
             yield
         finally:
             logger.removeFilter(_is_no_report)
+            set_tqdm_hook(hook)
 
 
 def _is_no_report(record: logging.LogRecord) -> bool:
