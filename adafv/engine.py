@@ -15,6 +15,7 @@ from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import load_checkpoint
 from adafv.records import Answer, Comparison, Question
 from adafv.request import Request
+from adafv.rows import Row, questions_of
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.streaming.prefetching import Item
 from adafv.streaming.runs import unpruned
@@ -124,7 +125,7 @@ class Model(Answering):
 
     def batch(
         self,
-        questions: Iterable[Question | Answer],
+        questions: Iterable[Question | Answer | Row],
         run: RunSettings | None = None,
         *,
         batch_size: int | Literal["auto"] = "auto",
@@ -133,14 +134,17 @@ class Model(Answering):
         """Answer a stream of questions, in order; one that cannot be answered gets an error.
 
         Args:
-            questions: read ahead of the answers, by a bounded number; answers among them are passed through.
+            questions: read ahead of the answers, by a bounded number; answers among them are passed through. Rows of
+                `datasets`, and other dicts with the keys of an input line, are questions, too (`adafv.rows`).
             run, settings: how, as for the class.
             batch_size: prompts in one prefill, or `auto`.
 
         Raises:
             InputError: `compare`, which needs each question run alone.
         """
-        return self.stream(questions, _run_settings(run, settings), BatchSettings(batch_size=batch_size))
+        run = _run_settings(run, settings)
+        asked = questions_of(questions, lambda question, error: self.failed(question, run, error))
+        return self.stream(asked, run, BatchSettings(batch_size=batch_size))
 
     def stream(
         self,

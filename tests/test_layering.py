@@ -52,7 +52,8 @@ ROOMS: dict[str, str] = {
     "streaming": "encoding errors images memory pipeline prompt records request settings timing",
     "figures": "explanation",
     "answering": "costs encoding errors families images loading pipeline prompt records report request settings timing",
-    "engine": "answering errors explanation families images loading records request settings streaming",
+    "rows": "errors records",
+    "engine": "answering errors explanation families images loading records request rows settings streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "patching": "budget encoding errors evidence families pipeline prompt pruners records request settings timing"

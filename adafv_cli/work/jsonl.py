@@ -12,11 +12,10 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from adafv.errors import ImageError, InputError, InternalError
+from adafv.rows import IDS, TEXTS, named
 from adafv_cli.work.lines import Line
 
 MAX_LINE_BYTES = 64 * 2**20
-IDS = ("question_id", "id", "custom_id")  # of several, the first counts and the others are metadata
-TEXTS = ("text", "question", "prompt")
 
 DEEPEST = 700  # levels of nesting: all that is done with a line recurses, and Python stops at 1,000 calls
 _BOM = b"\xef\xbb\xbf"
@@ -100,13 +99,8 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON value; use null")
 
 
-def _named(names: tuple[str, ...], found: dict[str, Any]) -> str | None:
-    """Find which of a key's names the line uses."""
-    return next((name for name in names if name in found), None)
-
-
 def _with_id(line: Line, found: dict[str, Any]) -> Line:
-    name = _named(IDS, found)
+    name = named(IDS, found)
     question_id = found[name] if name is not None else line.number
     scalar = question_id is None or isinstance(question_id, str | int | float)
     if not scalar or not _writable(question_id):
@@ -115,7 +109,7 @@ def _with_id(line: Line, found: dict[str, Any]) -> Line:
 
 
 def _with_metadata(line: Line, found: dict[str, Any]) -> Line:
-    known = {_named(IDS, found), _named(TEXTS, found), "image", "metadata"}
+    known = {named(IDS, found), named(TEXTS, found), "image", "metadata"}
     own = found.get("metadata", {})
     metadata = dict(own) if isinstance(own, dict) else {"metadata": own}
     metadata |= {key: value for key, value in found.items() if key not in known}
@@ -135,7 +129,7 @@ def _writable(value: Any) -> bool:
 
 
 def _with_text(line: Line, found: dict[str, Any]) -> Line:
-    name = _named(TEXTS, found)
+    name = named(TEXTS, found)
     text = found[name] if name is not None else None
     if not isinstance(text, str) or not text.strip():
         what = "there is no question" if text is None else f"{name}: {_short(text)} is no question"
