@@ -59,7 +59,7 @@ def ask(
             _print(answer, streams, as_json=output.as_json, alone=len(asked) == 1)
             answers.append(answer)
     if not output.as_json:
-        _report(answers, streams)
+        _report(answers, run_settings.max_new_tokens, streams)
     if any(answer.error for answer in answers):
         raise typer.Exit(Exit.SOME_FAILED)
 
@@ -89,7 +89,7 @@ def _print(answer: Answer, streams: Streams, *, as_json: bool, alone: bool) -> N
         streams.error(AdaFVError(f"{shown(answer.prompt)}: {answer.error.message}", answer.error.fix))
 
 
-def _report(answers: list[Answer], streams: Streams) -> None:
+def _report(answers: list[Answer], max_new_tokens: int, streams: Streams) -> None:
     answered = [answer for answer in answers if answer.error is None]
     if not answered:
         return
@@ -104,7 +104,5 @@ def _report(answers: list[Answer], streams: Streams) -> None:
             streams.say(report.single(answer, bars=bars, details=True))
             streams.say("")
         streams.say(report.several(answers))
-    cut = sum(answer.finish_reason == "length" for answer in answered)
-    if cut:
-        which = "the answer is" if len(answers) == 1 else f"{cut} of {len(answers)} answers are"
-        streams.note(f"{which} cut off; --max-new-tokens takes more")
+    for note in report.cut_off(answers, max_new_tokens):
+        streams.note(note)

@@ -20,7 +20,7 @@ DEMO_NOTE = "the demo only knows drawn scenes; photos need -m llava-hf/llava-1.5
 SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's scene renderer
 
 
-def load_model(settings: LoadSettings, streams: Streams) -> Model:
+def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Model:
     """Load a model, saying so while it lasts, and then what the user should know about it.
 
     Raises:
@@ -38,6 +38,9 @@ def load_model(settings: LoadSettings, streams: Streams) -> Model:
             raise template_error(error) from error
     for note in model.notes:
         streams.note(note)
+    if model.context is not None and run.max_new_tokens > model.context:
+        what = f"--max-new-tokens {run.max_new_tokens} is more than the model's context of {model.context} positions"
+        streams.note(f"{what}: an answer ends where that does")
     return model
 
 
@@ -57,7 +60,7 @@ def load_for_image(source: str | bytes, settings: LoadSettings, run: RunSettings
     from adafv.images import check_image
 
     check_image(source)
-    model = load_model(settings, streams)
+    model = load_model(settings, run, streams)
     if model.is_demo and not is_scene(source):
         streams.note(DEMO_NOTE)
     if streams.verbosity >= VERBOSE:

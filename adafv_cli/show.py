@@ -96,12 +96,12 @@ def show(
         model = load_for_image(source, load_settings, run_settings, streams)
         with streams.busy("answering"):
             explanation = model.explain(source, asked, run_settings)
-        _print(explanation, streams, as_json=output.as_json)
+        _print(explanation, run_settings.max_new_tokens, streams, as_json=output.as_json)
         if picture.output is not None:
             _draw(explanation, picture.output, picture.dpi, streams)
 
 
-def _print(explanation: Explanation, streams: Streams, *, as_json: bool) -> None:
+def _print(explanation: Explanation, max_new_tokens: int, streams: Streams, *, as_json: bool) -> None:
     if as_json:
         streams.record(explanation.to_json())
         return
@@ -111,8 +111,8 @@ def _print(explanation: Explanation, streams: Streams, *, as_json: bool) -> None
         streams.say("")
     bars, details = streams.coloured and streams.unicode, streams.verbosity >= VERBOSE
     streams.say(report.single(answer, bars=bars, details=details))
-    if answer.finish_reason == "length":
-        streams.note("the answer is cut off; --max-new-tokens takes more")
+    for note in report.cut_off([answer], max_new_tokens):
+        streams.note(note)
 
 
 def _draw(explanation: Explanation, path: Path, dpi: int, streams: Streams) -> None:

@@ -144,6 +144,7 @@ class FakeBatchModel:
     step_s: float = 0.0
     noise: str = ""
     notes: tuple[str, ...] = ()
+    context: int | None = 4096
     asked: list[Question] = field(default_factory=list)
     runs: list[tuple[RunSettings, BatchSettings]] = field(default_factory=list)
     loaded: list[LoadSettings] = field(default_factory=list)

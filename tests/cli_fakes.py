@@ -51,6 +51,7 @@ class FakeModel:
     model_id: str = "demo"
     noise: str = ""
     notes: tuple[str, ...] = ()
+    context: int | None = 4096
     asked: list[tuple[Any, list[str], RunSettings]] = field(default_factory=list)
     loaded: list[LoadSettings] = field(default_factory=list)
 

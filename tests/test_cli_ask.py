@@ -180,9 +180,18 @@ def test_demo_note_comes_once_and_not_for_its_own_scenes(tmp_path: Path, image: 
 
 def test_a_cut_answer_is_noted(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeModel([replace(ANSWER, finish_reason="length"), ANSWER]))
-    assert adafv("ask", image, "a").stderr.endswith("note: the answer is cut off; --max-new-tokens takes more\n")
-    assert "note: 1 of 2 answers are cut off" in adafv("ask", image, "a", "b").stderr
+    short = ("--max-new-tokens", "2")
+    said = adafv("ask", image, "a", *short).stderr
+    assert said.endswith("note: the answer is cut off; --max-new-tokens takes more\n")
+    assert "note: 1 of 2 answers are cut off; --max" in adafv("ask", image, "a", "b", *short).stderr
+    assert adafv("ask", image, "a").stderr.endswith("note: the answer is cut off: the model's context is full\n")
     assert adafv("ask", image, "a", "--json").stderr == ""
+
+
+@pytest.mark.parametrize(("most", "noted"), [("4096", False), ("4097", True), ("1000000000", True)])
+def test_more_tokens_than_the_context_holds_are_noted(image: str, model: FakeModel, most: str, noted: bool) -> None:
+    said = adafv("ask", image, "a", "--max-new-tokens", most).stderr
+    assert (f"--max-new-tokens {most} is more than the model's context of 4096 positions" in said) is noted
 
 
 @pytest.mark.parametrize("verbosity", [(), ("-v",), ("-vv",)])

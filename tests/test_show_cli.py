@@ -191,7 +191,7 @@ def test_a_disk_that_is_full(tmp_path: Path, image: str, model: Explaining, monk
 def test_a_cut_answer_is_noted(image: str, model: Explaining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut = replace(explanation(image, QUESTION), answer=replace(ANSWER, finish_reason="length"))
     monkeypatch.setattr(model, "explain", lambda *_: cut)
-    done = adafv("show", image, QUESTION, "-o", str(tmp_path / "a.png"), "--dpi", "60")
+    done = adafv("show", image, QUESTION, "-o", str(tmp_path / "a.png"), "--dpi", "60", "--max-new-tokens", "2")
     assert "the answer is cut off; --max-new-tokens takes more" in done.stderr
 
 

@@ -70,6 +70,15 @@ def several(answers: Sequence[Answer]) -> Text:
     return text
 
 
+def cut_off(answers: Sequence[Answer], max_new_tokens: int) -> list[str]:
+    """Say which answers did not come to their end, and why: too few tokens were asked for, or the context is full."""
+    lengths = [answer.tokens.generated for answer in answers if answer.tokens and answer.finish_reason == "length"]
+    short = lengths.count(max_new_tokens)
+    reasons = {"; --max-new-tokens takes more": short, ": the model's context is full": len(lengths) - short}
+    many = "the answer is" if len(answers) == 1 else "{} of {} answers are"
+    return [f"{many.format(count, len(answers))} cut off{why}" for why, count in reasons.items() if count]
+
+
 def settings(resolved: Mapping[str, object], run: RunSettings) -> Text:
     """Show what the run was made of: the model's resolved values, then the run's settings."""
     text = Text()

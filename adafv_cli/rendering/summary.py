@@ -43,7 +43,7 @@ def summary(tally: Tally, *, images_encoded: int = 0, cache_hits: int = 0) -> Te
     if images_encoded or cache_hits:
         _row(text, "images", f"{images_encoded} encoded, {cache_hits} cache hits")
     if tally.cut:
-        _row(text, "cut off", f"{tally.cut} answers; --max-new-tokens takes more")
+        _row(text, "cut off", f"{tally.cut} answers; --max-new-tokens takes more, up to the model's context")
     text.rstrip()
     return text
 

@@ -35,7 +35,7 @@ def probe(
         flops: what all of it is estimated to take.
     """
     with streams.library_noise():
-        model = load_model(load, streams)
+        model = load_model(load, run, streams)
         with streams.busy(f"probing with {len(asked)} questions"):
             for _ in range(2):
                 start = time.perf_counter()

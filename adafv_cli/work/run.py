@@ -93,7 +93,7 @@ class Run:
             return self._nothing()
         self._note_missing(first)
         with self.streams.library_noise():
-            self.model = model = load_model(self.load, self.streams)
+            self.model = model = load_model(self.load, self.runs[0], self.streams)
             self._introduce(model, first)
             if self.log is not None:
                 self.log.begin(self.recorded)

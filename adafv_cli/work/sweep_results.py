@@ -100,7 +100,7 @@ class SweepResults:
         rows = [row("answers", f"{took}, under {settings} settings")]
         rows.append(row("images", f"{counters['images_encoded']} encoded, each for all settings"))
         if tally.cut:
-            rows.append(row("cut off", f"{tally.cut} answers; --max-new-tokens takes more"))
+            rows.append(row("cut off", f"{tally.cut} answers; --max-new-tokens takes more, up to the model's context"))
         return Text("\n").join(rows)
 
     def failures(self, tally: Tally) -> tuple[str, Tally]:
