@@ -45,7 +45,7 @@ ROOMS: dict[str, str] = {
     "request": "encoding prompt records",
     "decoding": "errors settings timing",
     "costs": "errors families flops pruners records settings",
-    "loading": "chat_templates demo errors families prompt settings",
+    "loading": "chat_templates demo errors families memory prompt settings",
     "pipeline": "decoding encoding errors evidence families memory pruners request settings signals timing",
     "explanation": "families pipeline records request words",
     "report": "costs pipeline records request settings",

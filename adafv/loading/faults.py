@@ -9,12 +9,12 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from adafv.errors import AdaFVError, CheckpointError, DeviceError
+from adafv.errors import AdaFVError, CheckpointError, DeviceError, cut
+from adafv.memory import is_out_of_memory
 from adafv.settings import DEMO, LoadSettings
 
 AGAIN = "fetch the checkpoint again"
 EXAMPLE = "use a LLaVA checkpoint, for example llava-hf/llava-1.5-7b-hf"
-_LONGEST = 200  # characters of a library's own words
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,6 @@ _RULES = (
         "use --attention sdpa",
     ),
     _Rule(("ImportError",), "", DeviceError, "model: {name} needs a package that is missing: {said}", "install it"),
-    _Rule(
-        ("OutOfMemoryError", "MemoryError"),
-        "",
-        DeviceError,
-        "model: {name} does not fit into memory",
-        "use --device-map auto, --max-memory, --quantize int4 or a smaller --dtype",
-    ),
     _Rule(
         (),
         "Some modules are dispatched on the CPU or the disk",
@@ -106,6 +99,13 @@ _RULES = (
     _Rule(
         (),
         "load image processor",
+        CheckpointError,
+        "model: {name}: preprocessor_config.json is missing or wrong",
+        AGAIN,
+    ),
+    _Rule(
+        (),
+        "Unrecognized image processor",
         CheckpointError,
         "model: {name}: preprocessor_config.json is missing or wrong",
         AGAIN,
@@ -163,12 +163,10 @@ def rehearsed(name: str, part: str, passing: tuple[type[AdaFVError], ...] = ()) 
         raise CheckpointError(f"model: {name}: {part} cannot be used: {said}", AGAIN) from error
 
 
-def cut(text: str, longest: int = _LONGEST) -> str:
-    """Shorten a value or a library's own words for a message."""
-    return text if len(text) <= longest else f"{text[:longest]}..."
-
-
 def _explanation(settings: LoadSettings, part: str, error: Exception) -> AdaFVError:
+    if any(map(is_out_of_memory, _chain(error))):
+        smaller = "use --device-map auto, --max-memory, --quantize int4 or a smaller --dtype"
+        return DeviceError(f"model: {settings.model} does not fit into memory", smaller)
     said = str(error)
     kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
     rule = next(rule for rule in _RULES if rule.text in said and (not rule.kinds or not kinds.isdisjoint(rule.kinds)))

@@ -8,8 +8,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from adafv.errors import CheckpointError
-from adafv.loading.faults import AGAIN, cut
+from adafv.errors import CheckpointError, cut
+from adafv.loading.faults import AGAIN
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")

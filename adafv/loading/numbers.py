@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from adafv.errors import CheckpointError
-from adafv.loading.faults import AGAIN, cut
+from adafv.errors import CheckpointError, cut
+from adafv.loading.faults import AGAIN
 
 # The largest that is believed, far beyond any model; `None` may stand for the fields of _OPTIONAL.
 _MOST = {

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from adafv.errors import CheckpointError
+from adafv.errors import CheckpointError, cut
 from adafv.families.stages import Stages
-from adafv.loading.faults import AGAIN, cut, rehearsed
+from adafv.loading.faults import AGAIN, rehearsed
 
 _FILES = "preprocessor_config.json or processor_config.json"
 _TOGETHER = f"config.json and {_FILES} do not belong together: {AGAIN}"
