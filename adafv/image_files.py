@@ -12,6 +12,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -22,8 +23,9 @@ from adafv.memory import is_out_of_memory
 ImageSource = str | os.PathLike[str] | bytes | Image.Image
 Stream = io.BytesIO | io.BufferedReader
 
+_AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()  # since Pillow 11.3
 FORMATS = (  # tried in this order; a JPEG of several pictures becomes an MPO
-    "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000", "QOI", "PCX", "TGA",
+    "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", *_AVIF, "JPEG2000", "QOI", "PCX", "TGA",
 )  # fmt: skip
 _OTHERS = (  # where their first bytes are, what they are, and whose
     (0, b"%!PS", "EPS"),
@@ -39,6 +41,7 @@ _OTHERS = (  # where their first bytes are, what they are, and whose
     (4, b"ftyphe", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
     (4, b"ftypmsf1", "HEIC"),
+    (4, b"ftypavi", "AVIF"),
     (4, b"ftyp", "video"),
     (0, b"\x1a\x45\xdf\xa3", "video"),  # Matroska and WebM
     (8, b"AVI ", "video"),
@@ -135,12 +138,11 @@ def _identify(stream: Stream, name: str) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         stream.seek(0)
         head = stream.read(64)
-        for start, magic, kind in _OTHERS:
-            if head[start:].startswith(magic):
-                if kind == "video":
-                    raise ImageError(f"{name}: a video is no image", "save a frame of it as PNG or JPEG") from error
-                what = f"{name}: {kind} images are not supported"
-                raise ImageError(what, "convert it to PNG or JPEG") from error
+        kind = next((kind for start, magic, kind in _OTHERS if head[start:].startswith(magic)), None)
+        if kind == "video":
+            raise ImageError(f"{name}: a video is no image", "save a frame of it as PNG or JPEG") from error
+        if kind is not None and kind not in FORMATS:
+            raise ImageError(f"{name}: {kind} images are not supported", "convert it to PNG or JPEG") from error
         raise ImageError(f"{name}: not an image that can be read", _COPY_OR_CONVERT) from error
 
 

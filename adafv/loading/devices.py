@@ -21,6 +21,7 @@ Placement = dict[str, int | str]
 
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 _SPARE = 0.9  # of the memory that a plan may fill: the rest is for activations and cache
+_LAST_NORM = "model.language_model.norm"
 _NEWLINE = "model.image_newline"  # LLaVA-NeXT's; a bare parameter, so that no hook brings it back from the disk
 
 
@@ -180,12 +181,23 @@ def _separate(model: Any, placement: Placement, name: str) -> None:
 
 
 def _pinned(model: Any, placement: Placement) -> Placement:
-    """Image newlines are read where no hook watches: keep them in memory, wherever the rest is offloaded to."""
+    """Keep in memory what has to be there, wherever the rest is offloaded to.
+
+    Image newlines are read where no hook watches. Of a model that goes to the disk as a whole the last norm is kept
+    (a few kB): accelerate before 1.15 puts no hooks on a model of one device.
+    """
+    if set(placement.values()) == {"disk"}:
+        placement = _moved(model, placement, _LAST_NORM)
     if not hasattr(model.model, "image_newline"):
         return placement
     offloaded = {"disk"} if set(placement.values()) <= {"cpu", "disk"} else {"cpu", "disk"}
     holder = next((key for key in placement if _holds(key, _NEWLINE)), None)
-    if holder is not None and placement[holder] not in offloaded:
-        return placement
-    _separate(model, placement, _NEWLINE)
-    return placement | {_NEWLINE: "cpu"}
+    return (
+        placement if holder is not None and placement[holder] not in offloaded else _moved(model, placement, _NEWLINE)
+    )
+
+
+def _moved(model: Any, placement: Placement, name: str) -> Placement:
+    """The same with `name` on the CPU."""
+    _separate(model, placement, name)
+    return placement | {name: "cpu"}
