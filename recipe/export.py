@@ -25,6 +25,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from recipe.drawing import GRID, SIDE
 from recipe.language import Language
+from recipe.layout import as_published
 from recipe.network import HEADS, HIDDEN, PATCH, RMS_EPS, TEXT_LAYERS, TEXT_MLP, VISION_LAYERS, VISION_MLP
 from recipe.vision_training import DEVIATION, MEAN, Eyes
 from recipe.vocabulary import END, ID, IMAGE, PAD, SPECIAL, START, WORDS
@@ -52,8 +53,8 @@ def export(eyes: Eyes, language: Language, folder: Path) -> None:
         bos_token_id=START, eos_token_id=END, pad_token_id=PAD, do_sample=False, max_new_tokens=4
     )
     model.half().save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner only
     _processor().save_pretrained(folder)
+    as_published(folder)
 
 
 def _config() -> LlavaConfig:
