@@ -11,10 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from adafv.families.geometry import Box, Frame
+from adafv.notebook import explanation_html
 from adafv.pipeline import Kept, Pipeline
 from adafv.records import Answer
 from adafv.request import Request
 from adafv.words import words_of
+
+_DPI = 120  # of the picture in a notebook
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,12 @@ class Explanation:
                 "by_similarity": [token.by_similarity for token in tokens],
             },
         }
+
+    def _repr_html_(self) -> str:
+        """Show itself in a notebook, with its picture."""
+        from adafv.figures.explanation import render
+
+        return explanation_html(self.answer, render(self, dpi=_DPI))
 
 
 def explain(

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from adafv.notebook import answer_html
+
 QuestionId = str | int | float | bool | None
 
 
@@ -228,6 +230,10 @@ class Answer:
         if self.compare is not None:
             out["compare"] = _plain(self.compare)
         return out
+
+    def _repr_html_(self) -> str:
+        """Show itself in a notebook."""
+        return answer_html(self)
 
 
 def _plain(record: Any) -> dict[str, Any] | None:

@@ -22,7 +22,8 @@ TERMINAL = {"typer", "rich"}
 
 ROOMS: dict[str, str] = {
     "errors": "",
-    "records": "",
+    "notebook": "",
+    "records": "notebook",
     "flops": "",
     "words": "",
     "timing": "",
@@ -47,10 +48,10 @@ ROOMS: dict[str, str] = {
     "costs": "errors families flops pruners records settings",
     "loading": "chat_templates demo errors families memory prompt settings",
     "pipeline": "decoding encoding errors evidence families memory pruners request settings signals timing",
-    "explanation": "families pipeline records request words",
+    "explanation": "families figures notebook pipeline records request words",
     "report": "costs pipeline records request settings",
     "streaming": "encoding errors images memory pipeline prompt records request settings timing",
-    "figures": "explanation",
+    "figures": "",
     "answering": "costs encoding errors families images loading pipeline prompt records report request settings timing",
     "rows": "errors records",
     "engine": "answering errors explanation families images loading records request rows settings streaming",

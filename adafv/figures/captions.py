@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from adafv.explanation import Explanation, VisualToken
 from adafv.figures.rasters import BOTH, DROPPED, KEPT, SALIENCY, SIMILARITY, UNSEEN, Colour
 from adafv.figures.texts import readable, shortened, width_of, wrapped
+
+if TYPE_CHECKING:
+    from adafv.explanation import Explanation, VisualToken
 
 _LINES = 8  # of a question, or an answer, at most
 _WORDS = 4  # that are named at most

@@ -5,7 +5,6 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from adafv.explanation import Explanation
 from adafv.figures import captions, rasters
 from adafv.figures.formats import METADATA
 from adafv.figures.layout import BAR_WIDTH, Layout, Spot, arrange, width_for
@@ -14,6 +13,8 @@ from adafv.figures.texts import families, shortened, width_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from adafv.explanation import Explanation
 
 DPI = 200
 _STYLE = {"svg.hashsalt": "adafv", "axes.linewidth": 0.5, "text.parse_math": False}

@@ -8,13 +8,15 @@ would be a puzzle.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adafv.explanation import Explanation, VisualToken
+if TYPE_CHECKING:
+    from adafv.explanation import Explanation, VisualToken
+
 
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
