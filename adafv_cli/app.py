@@ -83,7 +83,7 @@ def build() -> typer.Typer:
     """Build the typer application: every command, registered."""
     import typer
 
-    from adafv_cli import ask, batch, info, show, sweep
+    from adafv_cli import ask, batch, info, samples, show, sweep
     from adafv_cli.options import Command, Group, before_commands, flowing
 
     app = typer.Typer(
@@ -100,8 +100,9 @@ def build() -> typer.Typer:
         ("sweep", sweep.HELP, sweep.sweep),
         ("show", show.HELP, show.show),
         ("info", info.HELP, info.info),
+        ("samples", samples.HELP, samples.samples),
     ):
-        needs_arguments = name != "info"
+        needs_arguments = name not in ("info", "samples")
         app.command(name, cls=Command, no_args_is_help=needs_arguments, epilog=EXIT_CODES, help=flowing(text))(command)
     return app
 
@@ -110,6 +111,7 @@ ABOUT = """
 Ask LLaVA about images with AdaFV visual-token pruning, and see what it saves.
 
 [bold]Examples[/]
+  adafv samples
   adafv ask sample_images/street.png "what color is the sign?"
   adafv ask photo.jpg "what is this?" -m llava-hf/llava-1.5-7b-hf --keep 128
   adafv batch questions.jsonl --keep 128 -o answers.jsonl

@@ -83,7 +83,7 @@ def test_no_arguments_show_help(args: tuple[str, ...]) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("command", [(), ("ask",), ("batch",), ("sweep",), ("show",), ("info",)])
+@pytest.mark.parametrize("command", [(), ("ask",), ("batch",), ("sweep",), ("show",), ("info",), ("samples",)])
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_paragraphs_fill_the_terminal(command: tuple[str, ...], width: int) -> None:
     """No line ends while there is room for the next word."""

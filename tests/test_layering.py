@@ -71,7 +71,7 @@ FLOORS = (
     "loading options progress",
     "work",
     "workflags",
-    "ask batch info show",
+    "ask batch info samples show",
     "sweep",
     "app",
     "__main__",

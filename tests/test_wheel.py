@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+LARGEST = 15_000_000  # bytes
 INSTALLED, LEFT = ("adafv", "adafv_cli"), ("recipe", "tests", "benchmarks", "sample_images")
 
 
@@ -36,6 +37,8 @@ def test_the_wheel(tmp_path: Path) -> None:
     there = {path for folder in INSTALLED for path in (tree / folder).rglob("*") if path.is_file()}
     assert held == {path.relative_to(tree).as_posix() for path in there}
     assert {"adafv/py.typed", "adafv/demo/checkpoint/config.json", "adafv/demo/README.md"} <= held
+    assert {"adafv/demo/samples/street.png", "adafv/demo/samples/village.png"} <= held
+    assert wheel.stat().st_size < LARGEST
     assert any(name.startswith("adafv/demo/checkpoint/") and name.endswith(".safetensors") for name in held)
 
 
