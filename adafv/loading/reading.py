@@ -16,7 +16,7 @@ from adafv.chat_templates import ChatTemplate, chosen, documented
 from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
 from adafv.errors import CheckpointError, InputError, shown
 from adafv.families import FAMILIES, family_of
-from adafv.families.tower import feature_layers
+from adafv.families.tower import choose_layers, chosen_layers, feature_layers
 from adafv.loading.faults import AGAIN, EXAMPLE, explained, rehearsed
 from adafv.loading.files import PROCESSORS, TOKENIZERS, check_config, check_texts
 from adafv.loading.hub import hub_answers
@@ -221,8 +221,8 @@ def _skeleton(config: Any) -> Any:
     """Build the model with one layer in either tower and without memory: what is wrong with a config shows so."""
     short = copy.deepcopy(config)
     short.text_config.num_hidden_layers = short.vision_config.num_hidden_layers = 1
-    feature = config.vision_feature_layer
-    short.vision_feature_layer = 1 if isinstance(feature, int) else [1] * len(feature)
+    feature = chosen_layers(config)
+    choose_layers(short, 1 if isinstance(feature, int) else [1] * len(feature))
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(short, attn_implementation="eager")
 
