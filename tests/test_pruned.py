@@ -355,3 +355,19 @@ def test_models_and_settings_that_cannot_be_used(llava: adafv.Model, llava_model
         with pytest.raises(error), adafv.pruned(other, **settings):
             pytest.fail("it began")
     assert anatomy(llava_model) == before
+
+
+@pytest.mark.parametrize("spread", ["parts", "vision on disk", "language on disk"])
+def test_wherever_accelerate_holds_the_model(spread: str, folder: Path, ours: adafv.Model, model: Any) -> None:
+    parts = ["model.vision_tower", "model.multi_modal_projector", "model.language_model", "lm_head"]
+    device_map = dict.fromkeys(
+        [*parts, *(["model.image_newline"] if hasattr(model.model, "image_newline") else [])], "cpu"
+    )
+    if spread != "parts":
+        device_map["model.vision_tower" if spread.startswith("vision") else "model.language_model"] = "disk"
+    spread_out = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, device_map=device_map)
+    given, outputs = inputs(ours, ASKED), []
+    for one in (model, spread_out):
+        with adafv.pruned(one, keep=KEEP):
+            outputs.append(logits_of(one.generate(**given, max_new_tokens=3, **GREEDY)))
+    assert torch.equal(*outputs)

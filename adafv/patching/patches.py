@@ -96,7 +96,7 @@ class Patches:
             if merge is not None:
                 merge.images = images
             elif not isinstance(output, tuple):
-                output.encodings = images
+                output["encodings"] = images  # accelerate's hooks make the output anew, with all of its keys
             return output
 
         return get_image_features
