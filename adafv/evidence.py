@@ -30,11 +30,13 @@ class Evidence:
         valid: (B, N) bool, false on padding, which is always at the end of a row.
         crop: (B, N) int64, the crop a candidate comes from.
         cell: (B, N) int64, its place in the patch grid of that crop, row by row. Candidates that were interpolated
-            from several patches have crop and cell of the patch under their middle, so that two may share one.
+            from several patches have crop and cell of the patch under their middle, so that two may share one. The
+            patch grids of all crops have one shape, which is that of the image's first of `grids`.
         text_lengths: text tokens of each question.
         num_crops: crops of each image.
         grids: per image, (rows, columns) of the patch grids that make up its candidates, in order and row by
-            row: one for LLaVA-1.5; for LLaVA-NeXT the thumbnail's, then the unpadded mosaic's.
+            row: one for LLaVA-1.5; for LLaVA-NeXT the thumbnail's, then the unpadded mosaic's, of all tiles
+            together. What lies beside what, and where a grid ends, is told by these, not by `crop` and `cell`.
         seeds: per image, for pruners that draw.
 
     What a pruner does not read (`Pruner.reads`) may be empty: T = 0, D = 0 or C = 0.
@@ -61,7 +63,7 @@ class Evidence:
         Args:
             saliency: (B, N).
             similarity: (B, T, N).
-            crop: (B, N) int64, counted from 0; one crop when omitted.
+            crop: (B, N) int64, counted from 0; one crop when omitted. `cell` and `grids` do not go by it.
         """
         batch, visual = saliency.shape
         none = torch.zeros_like(saliency, dtype=torch.long)

@@ -56,7 +56,7 @@ def draw(rng: random.Random, grids: tuple[tuple[int, int], ...] = (), kind: str 
 
 
 def encoding(case: Case, dtype: torch.dtype = torch.float32) -> ImageEncoding:
-    """The image as the stages would have it."""
+    """The image as the stages would have it, but for `cell`: its place in its grid, since crops here have no shape."""
     cells = [place for rows, columns in case.grids for place in range(rows * columns)]
     return ImageEncoding(
         packed=torch.tensor(case.tokens, dtype=dtype),

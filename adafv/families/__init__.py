@@ -1,6 +1,7 @@
 """The registry of families: what is known about one stands in its own file, and nowhere else.
 
-Adding one takes a file here with its stages and its `Family`, and a line below.
+Adding one takes a file here with its stages and its `Family`, its name at the end of `FAMILIES` (errors list them in
+that order), and what CONTRIBUTING.md lists.
 """
 
 from __future__ import annotations

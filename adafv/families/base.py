@@ -40,7 +40,8 @@ class Family:
     """All that is special about one family of checkpoints; nobody else asks which family a model is of.
 
     Args:
-        model_type: in its configuration.
+        model_type: in its configuration. transformers' `AutoConfig` and `AutoModelForImageTextToText` must know it:
+            code that comes with a checkpoint is never run.
         name: as people call it.
         stages: the class of its stages: `stages(model, processor)` for a loaded checkpoint, and `stages.plan` for what
             becomes of an image.

@@ -29,6 +29,10 @@ from adafv.families.tower import feature_layers, tower_of
 class Stages(ABC):
     """The stages of one loaded checkpoint; a family says how images are cut and how their tokens are packed.
 
+    A model has its tower at `model.vision_tower`, its projector at `model.multi_modal_projector`. A family gives
+    `plan`, `frames` and `_pack`, and overrides what else is different. `encode` is not run under `adafv.pruned`: there
+    the caller's model encodes, and `pixels`, `overhearing` and `overheard` are what is called.
+
     Args:
         model: the Hugging Face model, wherever its weights are.
         processor: its processor.
@@ -59,10 +63,17 @@ class Stages(ABC):
 
     @abstractmethod
     def frames(self, size: tuple[int, int]) -> list[Frame]:
-        """Tell where the crops of an image of `size` (height, width) lie in it, in the order of `Pixels.values`."""
+        """Tell where the crops of an image of `size` (height, width) lie in it, in the order of `Pixels.values`.
+
+        `show` draws the crops of `Pixels` through these frames, so both are upright; a family that mirrors or turns
+        what it feeds its tower does so in `encode`, and says in `boxes` what a cell then shows.
+        """
 
     def boxes(self, size: tuple[int, int], encoding: ImageEncoding) -> list[Box | None]:
-        """Tell what each candidate of an image of `size` (height, width) shows of it; `None` where that is padding."""
+        """Tell what each candidate of an image of `size` (height, width) shows of it; `None` where that is padding.
+
+        Here that is its patch in its crop's frame, which is wrong where a candidate is no patch of an upright crop.
+        """
         frames, patch = self.frames(size), self._vision.patch_size
         places = zip(encoding.crop.tolist(), encoding.cell.tolist(), strict=True)
         return [frames[crop].cell(cell, self.side, patch) for crop, cell in places]

@@ -1,7 +1,8 @@
 """The registry of pruners.
 
 A pruner is a callable `(Evidence, keep) -> Selection` on tensors alone; it never sees a model. Adding one takes one
-file here, whose `PRUNER` it is, and its name below. Other packages add theirs under the entry point `adafv.pruners`.
+file here, whose `PRUNER` it is, its name below, and what CONTRIBUTING.md lists. Other packages add theirs under the
+entry point `adafv.pruners`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Pruner:
     """A way to choose visual tokens.
 
     Args:
-        select: `(evidence, keep)` to the `keep` tokens kept of each image, where `keep` is less than any image has.
+        select: `(evidence, keep)` to the `keep` tokens kept of each image, where `keep` is less than any image has;
+            those that come with adafv are tested to keep all of one when asked to, as well.
         reads: which parts of the evidence it looks at, of `text` (cosine and similarity), `tokens` and `features`.
             What it does not look at is neither computed nor charged.
         flops: cost of selecting for one image, in closed form. The similarity matrix is counted separately, as `score`.
