@@ -198,6 +198,6 @@ def _pinned(model: Any, placement: Placement) -> Placement:
 
 
 def _moved(model: Any, placement: Placement, name: str) -> Placement:
-    """The same with `name` on the CPU."""
+    """Place `name` on the CPU, everything else as it was."""
     _separate(model, placement, name)
     return placement | {name: "cpu"}
