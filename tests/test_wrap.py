@@ -29,7 +29,7 @@ MAPS: dict[str, Any] = {
     "one map": {"": "cpu"},
     "parts": dict.fromkeys(PARTS, "cpu"),
     "vision on disk": dict.fromkeys(PARTS, "cpu") | {"model.vision_tower": "disk"},
-    "all on disk": {"": "disk"},
+    "all but the head on disk": {"model": "disk", "lm_head": "cpu"},
 }
 
 
