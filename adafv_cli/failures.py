@@ -37,7 +37,8 @@ def tell(error: BaseException, args: Sequence[str], streams: Streams, *, interru
         return Exit.READER_GONE
     if isinstance(error, SystemExit):  # of typer's shell completion
         return error.code if isinstance(error.code, int) else Exit.OK
-    if isinstance(error, typer.TyperException):
+    # Older typers, which are refused when a model is to be loaded, have no such name.
+    if hasattr(typer, "TyperException") and isinstance(error, typer.TyperException):
         if error.format_message():  # empty after help was printed because no argument was given
             streams.error(_usage(error, args))
         return Exit.USAGE

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import typer
 
 from adafv import DeviceError
 from adafv.versions import OLDEST, check_versions
@@ -88,6 +89,16 @@ def test_every_command_that_needs_them_says_it(command: str, tmp_path: Path, mon
     done = adafv(*args)
     assert (done.code, done.stdout) == (3, "")
     assert "adafv: transformers 5.4.0 is installed, adafv needs 5.17 or newer\n  pip install 'tr" in done.stderr
+
+
+def test_an_old_typer_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(typer, "TyperException")
+    installed(monkeypatch, typer="0.20.0")
+    done = adafv("ask", picture(tmp_path / "a.png", scene=True), "what?")
+    assert (done.code, done.stderr.splitlines()[0]) == (
+        3,
+        "adafv: typer 0.20.0 is installed, adafv needs 0.28 or newer",
+    )
 
 
 def test_help_asks_for_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
