@@ -31,7 +31,8 @@ def test_percent(part: float, whole: float, written: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "written"),
-    [(0.0041, "4.10 ms"), (0.123, "123 ms"), (1, "1.00 s"), (12.34, "12.3 s"), (99.4, "99.4 s"),
+    [(0.0041, "4.10 ms"), (0.123, "123 ms"), (0.9994, "999 ms"), (0.9996, "1.00 s"), (1, "1.00 s"),
+     (12.34, "12.3 s"), (99.4, "99.4 s"),
      (99.5, "1 min 40 s"), (250, "4 min 10 s"), (3599.6, "1 h 00 min"), (11_100, "3 h 05 min")],
 )  # fmt: skip
 def test_duration(seconds: float, written: str) -> None:
@@ -41,6 +42,7 @@ def test_duration(seconds: float, written: str) -> None:
 @pytest.mark.parametrize(
     ("count", "system", "written"),
     [(0, DECIMAL, "0 B"), (999, DECIMAL, "999 B"), (1000, DECIMAL, "1.00 KB"), (1000, BINARY, "1000 B"),
+     (999_400, DECIMAL, "999 KB"), (999_999, DECIMAL, "1.00 MB"), (2**20 - 1, BINARY, "1.00 MiB"),
      (1024, BINARY, "1.00 KiB"), (3 * 2**40, BINARY, "3.00 TiB"), (3 * 2**60, BINARY, "3145728 TiB")],
 )  # fmt: skip
 def test_amount(count: int, system: System, written: str) -> None:

@@ -33,7 +33,7 @@ def percent(part: float, whole: float) -> str:
 
 def duration(seconds: float) -> str:
     """Write a duration: `123 ms`, `12.3 s`, `4 min 10 s`, `3 h 05 min`."""
-    if seconds < 1:
+    if seconds < 0.9995:  # which would be 1000 ms
         return f"{digits(seconds * 1000)} ms"
     if seconds < 99.5:
         return f"{digits(seconds)} s" if seconds < 9.995 else f"{seconds:.1f} s"
@@ -44,9 +44,10 @@ def duration(seconds: float) -> str:
 
 
 def scale(count: int, system: System) -> tuple[int, str]:
-    """Divisor and prefix that leave one to three digits before the point."""
+    """Find the divisor and prefix that leave a number below the next one as it is written."""
     base, prefixes = system
     power = 0
-    while count >= base ** (power + 1) and power < len(prefixes) - 1:
+    # 999,600 would be 1000 K
+    while round(count / base**power) >= base and power < len(prefixes) - 1:
         power += 1
     return base**power, prefixes[power]
