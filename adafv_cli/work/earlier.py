@@ -13,6 +13,7 @@ from adafv.records import QuestionId
 from adafv.settings import RunSettings
 from adafv_cli.work.lines import id_key, key_of
 
+_BEGINNING = b'{"question_id": '
 _OURS = {"question_id", "text", "model_id"}
 _MEASURED = {"prompt", "pruner", "keep", "tokens", "latency_s", "flops", "memory_bytes", "error"}
 
@@ -101,6 +102,8 @@ def read(path: Path, keys: Keys) -> Found:
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             if not raw.endswith(b"\n"):
+                if not found.last and not _is_begun(raw):
+                    raise _foreign(number, path, keys)
                 found.torn_bytes = len(raw)
                 break
             if raw.strip():
@@ -130,13 +133,22 @@ def _answer(raw: bytes, number: int, path: Path, keys: Keys) -> dict[str, Any]:
         found = None
     needed = _OURS | _MEASURED if keys.settings else _OURS
     if not isinstance(found, dict) or not needed <= found.keys():
-        command = "sweep" if keys.settings else "batch"
-        what = f"-o: line {number} of {path} is no answer of `adafv {command}`, so the file is left as it is"
-        raise InputError(what, "give the -o of the run that is to go on, or delete that line")
+        raise _foreign(number, path, keys)
     if found.get("error") is None and not _says_of_which_image(found):
         what = f"-o: line {number} of {path} does not say which image it is about, so that it could be of another one"
         raise InputError(what, "it is of an older version: write to another file, or replace this one with --force")
     return found
+
+
+def _is_begun(raw: bytes) -> bool:
+    """Tell whether a file's only line, which has no end, may be the beginning of an answer; a crash can leave zeros."""
+    return raw.startswith(_BEGINNING) or _BEGINNING.startswith(raw.rstrip(b"\0"))
+
+
+def _foreign(number: int, path: Path, keys: Keys) -> InputError:
+    command = "sweep" if keys.settings else "batch"
+    what = f"-o: line {number} of {path} is no answer of `adafv {command}`, so the file is left as it is"
+    return InputError(what, "give the -o of the run that is to go on, or delete that line")
 
 
 def _says_of_which_image(answer: Mapping[str, Any]) -> bool:
