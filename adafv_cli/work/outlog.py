@@ -55,15 +55,15 @@ class Log:
         self._resume, self._keys = resume, keys or Keys()
         self._earlier: BinaryIO | None = None
         self._began = False
-        self._regular = not written_into(path)
-        if self._regular:
+        self.regular = not written_into(path)
+        if self.regular:
             check_settings(settings_path(self.path))
         elif resume:
             raise UsageError(f"--resume: -o {cut(str(path))} is no file to go on with", "leave --resume out")
-        self._created = self._regular and not self.path.exists()
+        self._created = self.regular and not self.path.exists()
         self._fd = self._open()
         try:
-            if self._regular and os.fstat(self._fd).st_size and not (resume or force):
+            if self.regular and os.fstat(self._fd).st_size and not (resume or force):
                 raise UsageError(f"-o: {cut(str(path))} exists", "--resume goes on with it, --force replaces it")
             if resume:
                 self.found = read(self.path, self._keys)
@@ -93,7 +93,7 @@ class Log:
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Make the file ready for appending, and record the settings; from now on it is changed."""
-        if not self._regular:
+        if not self.regular:
             return
         try:
             if not self._resume:
@@ -115,8 +115,8 @@ class Log:
             AdaFVError: it cannot be written; the message names the last line that was. Or the file was removed.
         """
         line = (encoded(answer) + "\n").encode()
-        if self._regular and not os.fstat(self._fd).st_nlink:
-            raise self._lost()
+        if self.regular and not os.fstat(self._fd).st_nlink:
+            self.check_there()
         try:
             written = os.write(self._fd, line)
             while written < len(line):  # a disk that is nearly full takes a part, and says why not more next time
@@ -124,6 +124,16 @@ class Log:
         except OSError as error:
             raise self._unwritable(error) from error
         self.found.last = json.dumps(answer.question_id)
+
+    def check_there(self) -> None:
+        """See that the path still leads to the file that is written.
+
+        Raises:
+            AdaFVError: it was removed or replaced.
+        """
+        if not self._is_there():
+            what = f"-o: {cut(str(self.path))} was removed or replaced during the run"
+            raise AdaFVError(what, "its answers are lost; start again, and leave the file where it is")
 
     def earlier(self, key: int) -> dict[str, Any]:
         """Read a sweep's answer that was there before this run, by its key."""
@@ -147,10 +157,11 @@ class Log:
         Raises:
             AdaFVError: all went well but for the file, which is no longer there.
         """
-        there = self._is_there()
-        self.close()
-        if error is None and not there:
-            raise self._lost()
+        try:
+            if error is None:
+                self.check_there()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Bring everything to the disk and let go of the lock; a file that was made for nothing goes again."""
@@ -167,16 +178,12 @@ class Log:
     def _is_there(self) -> bool:
         """Tell whether the path still leads to the file that is written."""
         try:
-            return not self._regular or os.path.samestat(os.fstat(self._fd), self.path.stat())
+            return not self.regular or os.path.samestat(os.fstat(self._fd), self.path.stat())
         except OSError:
             return False
 
-    def _lost(self) -> AdaFVError:
-        what = f"-o: {cut(str(self.path))} was removed or replaced during the run"
-        return AdaFVError(what, "its answers are lost; start again, and leave the file where it is")
-
     def _open(self) -> int:
-        if not self._regular:
+        if not self.regular:
             return self._open_stream()
         while True:
             try:

@@ -100,6 +100,8 @@ class Run:
             self.tally = Tally()  # its time counts from here
             try:
                 outcome = self._answer(model, chain([first], lines))
+                if self.log is not None:  # or the report would speak of answers that are gone
+                    self.log.check_there()
             except ReaderGone:
                 raise
             except BaseException as error:
@@ -121,6 +123,8 @@ class Run:
         if not self.questions.lines:
             raise no_question(self.questions.source.name, None)
         done = self.questions.skipped
+        if self.log is not None and not self.log.found.last:  # with --force, other answers may still stand there
+            self.log.begin(self.recorded)
         here = f"all {done} lines are answered already" if done else "no line belongs to this shard"
         self.streams.say(f"nothing to do: {here}")
         self._conclude("finished")
@@ -229,7 +233,7 @@ class Run:
             self.report.write(self.tally, outcome, described, counters, made)
 
     def _say_how_to_resume(self, *, finished: bool) -> None:
-        if self.log is None:
+        if self.log is None or not self.log.regular:
             if not finished:
                 self.streams.say(f"{self.tally.lines} lines were written; a run with -o FILE can be resumed")
             return
