@@ -113,7 +113,7 @@ class Prompter:
             )
         place = ids.index(self._image_token_id)
         offsets = tokens["offset_mapping"][place + 1 :] if self._tokenizer.is_fast else []
-        begin = text.find(question, max(text.find(self._image_token), 0))
+        begin = text.find(question, text.find(self._image_token) + len(self._image_token))
         if begin < 0:
             raise InputError(
                 "the chat template puts the question in front of the image, whose tokens are chosen by what follows",

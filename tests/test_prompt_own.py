@@ -96,6 +96,12 @@ def test_a_question_that_the_system_text_repeats_is_found_behind_the_image() -> 
     assert own_text(words, prompt) == "what?"
 
 
+@pytest.mark.parametrize("question", ["image", "a", ">"])
+def test_a_question_that_the_placeholder_s_name_repeats_is_found_behind_it(question: str) -> None:
+    words, asking = asking_of_every_kind()["llama3"]
+    assert own_text(words, asking.prompt(question)) == question
+
+
 def test_a_template_that_asks_before_the_image_is_refused() -> None:
     turned = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %} <image> ASSISTANT:"
     with pytest.raises(CheckpointError, match="puts the question in front of the image") as raised:
