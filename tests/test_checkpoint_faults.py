@@ -36,6 +36,7 @@ from tests.spoiling import (
 
 AGAIN = "fetch the checkpoint again"
 LLAVA = "llava-hf/llava-1.5-7b-hf"
+NEWLINE_OWNERS = "only LLaVA-NeXT and LLaVA-OneVision have it"
 TOWER, HEAD = "vision_tower.encoder.layers.0.mlp.fc1.weight", "language_model.lm_head.weight"
 FAULTS: dict[str, tuple[Edit, str, str]] = {
     # name: (what is done to the folder, in the error, in the fix)
@@ -131,7 +132,7 @@ FAULTS: dict[str, tuple[Edit, str, str]] = {
         AGAIN,
     ),
     "tensor of another model": (more("language_model.model.extra.weight", (3,)), "extra.weight is left over", AGAIN),
-    "weights of LLaVA-NeXT": (more("image_newline", (48,)), "image_newline is left over", "LLaVA-NeXT alone"),
+    "weights of LLaVA-NeXT": (more("image_newline", (48,)), "image_newline is left over", NEWLINE_OWNERS),
     "config of LLaVA-NeXT": (config(model_type="llava_next"), "the image processor made 1 crops", "do not belong"),
     "not a number": (spoiled(TOWER, float("nan")), "layers.0.mlp.fc1.weight holds values that are not finite", AGAIN),
     "infinite": (spoiled(HEAD, float("inf")), "lm_head.weight holds values that are not finite", AGAIN),
@@ -236,13 +237,14 @@ def test_malicious_pickles_are_not_run(llava_folder: Path, tmp_path: Path) -> No
     assert not made.exists()
 
 
-def test_a_newline_that_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
+def test_a_newline_that_is_missing(family: str, tmp_path: Path) -> None:
     """As the conversion script of LLaVA-1.5 leaves a LLaVA-1.6."""
-    folder = tiny.save_llava_next(tmp_path / "next")
+    folder = tiny.save(family, tmp_path / family)
     less("image_newline")(folder)
     with pytest.raises(CheckpointError, match="image_newline is missing") as caught:
         load_checkpoint(LoadSettings(str(folder)))
-    assert "LLaVA-NeXT alone" in caught.value.fix
+    assert NEWLINE_OWNERS in caught.value.fix
 
 
 def test_pickled_whole_numbers(llava_folder: Path, tmp_path: Path) -> None:

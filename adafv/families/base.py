@@ -49,7 +49,7 @@ class Family:
         image_processor: transformers' class of its image processor on Pillow.
         check: `(name, config)`, refuses a configuration that the stages cannot serve with a `CheckpointError`.
         template: names the documented chat template for a configuration, one of `adafv.chat_templates.NAMES`.
-        own_tensors: names of weights that only this family has.
+        own_tensors: names of weights that not every family has.
         in_parts: whether `processor` is put together from image processor and tokenizer, and not what its files name.
     """
 

@@ -171,5 +171,6 @@ LLAVA_ONEVISION = Family(
     image_processor=LlavaOnevisionImageProcessorPil,
     check=_check,
     template=templates.llava_onevision,
+    own_tensors=("image_newline",),
     in_parts=True,
 )

@@ -135,10 +135,10 @@ def _count(keys: list[str]) -> str:
 
 
 def _hint(key: str) -> str:
-    for family in FAMILIES.values():
-        if key.rpartition(".")[2] in family.own_tensors:
-            return f'{family.name} alone has it ("model_type" in config.json); {_NOT_TOGETHER}'
-    return _NOT_TOGETHER
+    owners = [family.name for family in FAMILIES.values() if key.rpartition(".")[2] in family.own_tensors]
+    if not owners:
+        return _NOT_TOGETHER
+    return f'only {" and ".join(owners)} have it ("model_type" in config.json); {_NOT_TOGETHER}'
 
 
 def _check_finite(name: str, model: Any) -> None:
