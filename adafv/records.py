@@ -60,7 +60,7 @@ class TokenCounts:
 
     `kept = from_saliency + from_similarity - from_both`; the last three are `None` where a pruner has no
     such split. `text` counts everything that is not visual; `newlines` the row-end embeddings
-    (LLaVA-NeXT) that are fed only when nothing is pruned.
+    (LLaVA-NeXT, LLaVA-OneVision) that are fed only when nothing is pruned.
     """
 
     visual: int

@@ -1,7 +1,7 @@
 """Facts about published checkpoints: configuration files as they stand on the hub, prompts, processor files.
 
-LLaVA-Llama-3's config is what its conversion script writes. BakLLaVA's and ViP-LLaVA's were not read: they are put
-together from the values of their class and of their language model.
+The config of LLaVA-Llama-3 (xtuner/llava-llama-3-8b-v1_1-transformers) is what its conversion script writes. BakLLaVA's
+and ViP-LLaVA's were not read: they are put together from the values of their class and of their language model.
 """
 
 from __future__ import annotations

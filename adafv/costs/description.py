@@ -99,7 +99,7 @@ def describe(config: Any) -> Description:
     """Read and count what a configuration says.
 
     Args:
-        config: of a LLaVA or LLaVA-NeXT checkpoint, as published.
+        config: of a checkpoint of any family, as published.
 
     Raises:
         CheckpointError: a feature layer that the vision tower does not have.

@@ -21,8 +21,8 @@ class Parameters:
 
     Args:
         vision_tower: all layers, also those that never run.
-        multi_modal_projector: two linear layers.
-        image_newline: the row-end embedding of LLaVA-NeXT, 0 elsewhere.
+        multi_modal_projector: two linear layers; ViP-LLaVA has a norm in front of them.
+        image_newline: the row-end embedding of LLaVA-NeXT and LLaVA-OneVision, 0 elsewhere.
         language_model: embeddings included, head not.
         lm_head: 0 where it shares the embeddings' weights.
         total: all of these.
@@ -55,7 +55,7 @@ def count_parameters(config: Any) -> tuple[Parameters, WeightBytes]:
     """Build the model without memory for its weights, and count.
 
     Args:
-        config: of a LLaVA or LLaVA-NeXT checkpoint, as published.
+        config: of a checkpoint of any family, as published.
     """
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(copy.deepcopy(config))

@@ -1,7 +1,4 @@
-"""The bundled demo checkpoint: a small LLaVA that answers questions about drawn scenes, and the recipe that made it.
-
-Importing this package imports nothing heavy; the recipe's modules are only for making the checkpoint again.
-"""
+"""The bundled demo checkpoint: a small LLaVA that answers questions about drawn scenes. The recipe is not installed."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Placement = dict[str, int | str]
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 _SPARE = 0.9  # of the memory that a plan may fill: the rest is for activations and cache
 _LAST_NORM = "model.language_model.norm"
-_NEWLINE = "model.image_newline"  # LLaVA-NeXT's; a bare parameter, so that no hook brings it back from the disk
+_NEWLINE = "model.image_newline"  # of mosaics; a bare parameter, so that no hook brings it back from the disk
 
 
 def check_devices(settings: LoadSettings) -> None:
