@@ -13,7 +13,7 @@ from adafv import __version__, chat_templates
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
-from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+from adafv_cli.options import LoadFlags, OneRunFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.run_report import RunReport
@@ -68,7 +68,7 @@ def batch(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL file, or - for standard input.")],
     flags: BatchFlags,
     load: LoadFlags,
-    run: RunFlags,
+    run: OneRunFlags,
     output: OutputFlags,
 ) -> None:
     """Run the command: check all that needs no model, then answer."""

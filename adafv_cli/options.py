@@ -96,6 +96,13 @@ class RunFlags:
 
 
 @dataclass(frozen=True)
+class OneRunFlags(RunFlags):
+    """The same where nothing is measured against the unpruned model: help is silent about what would be refused."""
+
+    compare: Annotated[bool, _prune("Refused.", "--compare", hidden=True)] = False
+
+
+@dataclass(frozen=True)
 class OutputFlags:
     """What is printed."""
 

@@ -13,7 +13,7 @@ from adafv_cli.exits import UsageError
 from adafv_cli.files import check_apart, check_figure, write_figure
 from adafv_cli.inputs import image_and_questions
 from adafv_cli.loading import load_for_image
-from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+from adafv_cli.options import LoadFlags, OneRunFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import report
 from adafv_cli.rendering.rows import row
 
@@ -77,7 +77,7 @@ def show(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file, or - for standard input.")],
     picture: PictureFlags,
     load: LoadFlags,
-    run: RunFlags,
+    run: OneRunFlags,
     output: OutputFlags,
     question: Annotated[
         str | None,

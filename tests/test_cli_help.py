@@ -53,6 +53,12 @@ def test_help_imports_the_terminal_s_packages_alone(args: list[str]) -> None:
     assert light_help(*args)
 
 
+@pytest.mark.parametrize("command", ["batch", "sweep", "show"])
+def test_help_shows_no_flag_that_is_refused(command: str) -> None:
+    text = adafv(command, "--help").stdout
+    assert "--keep" in text and "--compare" not in text
+
+
 def test_ask_help_starts_with_examples_and_names_everything() -> None:
     done = adafv("ask", "--help")
     text = done.stdout
