@@ -172,7 +172,7 @@ def test_failures_are_told_once_for_each_question(tmp_path: Path, model: FakeBat
     assert done.code == 1
     points = answers(done.stdout)
     assert [(point["questions"], point["failed"]) for point in points] == [(2, 2), (2, 2)]
-    assert "2 questions failed:" in done.stderr
+    assert "answers        4, 4 failed in " in done.stderr and "2 questions failed:" in done.stderr
     assert done.stderr.count("gone.png does not exist") == 1
 
 

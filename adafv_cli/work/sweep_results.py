@@ -96,7 +96,8 @@ class SweepResults:
     def summary(self, tally: Tally, counters: Mapping[str, int]) -> Text:
         """Say how many answers were made, and from how many encodings."""
         settings = len(self._questions.settings)
-        took = f"{tally.answered} in {units.duration(tally.seconds)}, {units.digits(tally.per_second)}/s"
+        counts = f"{tally.answered}" + (f", {len(tally.failed)} failed" if tally.failed else "")
+        took = f"{counts} in {units.duration(tally.seconds)}, {units.digits(tally.per_second)}/s"
         rows = [row("answers", f"{took}, under {settings} settings")]
         rows.append(row("images", f"{counters['images_encoded']} encoded, each for all settings"))
         if tally.cut:
