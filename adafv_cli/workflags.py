@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from adafv.errors import InputError, shown
+from adafv.errors import InputError, cut, shown
 from adafv.settings import BatchSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.files import check_apart, check_figure, check_report
+from adafv_cli.files import check_apart, check_figure, check_report, written_into
 from adafv_cli.work.earlier import Keys
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.recorded import files_of
@@ -77,6 +77,8 @@ class WorkFlags:
         """
         if self.force and self.file is None and self.report is None and plot is None:
             raise UsageError("--force needs -o FILE", "only a file can be replaced")
+        if self.resume and self.file is not None and written_into(self.file):
+            raise UsageError(f"--resume: -o {cut(str(self.file))} is no file to go on with", "leave --resume out")
         written = [] if self.file is None else [(path, "-o") for path in files_of(self.file)]
         written += [(path, flag) for path, flag in ((self.report, "--report"), (plot, "--plot")) if path is not None]
         check_apart(streams.stdin, streams.stdout, source, written)

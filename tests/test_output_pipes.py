@@ -91,8 +91,18 @@ def test_answers_go_into_a_pipe_without_settings_beside_it(tmp_path: Path, model
     assert adafv("batch", path, "-o", str(pipe.path)).code == 0
     assert len(answers(pipe.content.decode())) == 3
     assert list(folder.iterdir()) == [pipe.path]
-    done = adafv("batch", path, "-o", str(pipe.path), "--resume")
-    assert done.code == 2 and "no file to go on with" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_a_pipe_is_not_gone_on_with(path: str, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """Nobody writes into this pipe: who reads it waits for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    process = start(*FAKE, path, "-o", str(tmp_path / "pipe"), "--resume", *flags)
+    try:
+        _, err = process.communicate(timeout=HANGS_S)
+    finally:
+        process.kill()
+    assert process.returncode == 2 and b"no file to go on with" in err
 
 
 def test_a_pipe_whose_reader_leaves_is_an_error(tmp_path: Path, path: str) -> None:

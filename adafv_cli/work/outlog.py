@@ -58,8 +58,6 @@ class Log:
         self.regular = not written_into(path)
         if self.regular:
             check_settings(settings_path(self.path))
-        elif resume:
-            raise UsageError(f"--resume: -o {cut(str(path))} is no file to go on with", "leave --resume out")
         self._created = self.regular and not self.path.exists()
         self._fd = self._open()
         try:
