@@ -19,7 +19,7 @@ _LIBRARIES = ("torch", "transformers", "accelerate")
 
 
 class RunReport:
-    """A report that is written when a run ends, however it ends.
+    """A report that is written when a run ends, however it ends; not where its reader went away.
 
     Args:
         path: of the file; an earlier report is replaced.
@@ -42,7 +42,7 @@ class RunReport:
 
         Args:
             tally: what was answered.
-            outcome: `finished`, `interrupted`, `stopped` or `failed: reason`.
+            outcome: `finished`, `interrupted`, `stopped at the first failure` or `failed: reason`.
             model: the load settings as they came out.
             counters: of images encoded and found encoded, and lines skipped.
             made: what else came of the answers.
