@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Literal
 
 from adafv import chat_templates, pruners
@@ -25,7 +26,15 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name}: {shown(value)} is not one of {known}", f"choose from {known}")
 
 
-def _check_text(name: str, value: str) -> None:
+def _check_number(name: str, value: object, *, whole: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        kind = "a whole number" if whole else "a number"
+        raise InputError(f"{name}: {shown(value)} is not {kind}", f"give {kind}")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{name}: {shown(value)} is no text", "give a str")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -104,9 +113,13 @@ class RunSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", Budget.parse(self.keep))
         object.__setattr__(self, "keep", self.budget.text)  # 64 and "64", 25% and 25.0% are one setting
+        _check_text("pruner", self.pruner)
         pruners.check(self.pruner)
         _check_choice("positions", self.positions, POSITIONS)
-        _check_text("system", self.system or "")
+        _check_text("system", "" if self.system is None else self.system)
+        for name, kind in (("max_new_tokens", int), ("seed", int), ("temperature", float), ("top_p", float)):
+            _check_number(name, getattr(self, name), whole=kind is int)
+            object.__setattr__(self, name, kind(getattr(self, name)))  # numpy's are no JSON
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens: {self.max_new_tokens} generates nothing", "use 1 or more")
         if not 0 <= self.temperature < float("inf"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import adafv
@@ -73,6 +75,28 @@ def test_settings_given_twice_or_misspelt_are_refused(llava: adafv.Model, name: 
         call(RunSettings(), nonsense=3)
     with pytest.raises(TypeError, match="nonsense"):
         call(nonsense=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("max_new_tokens", 1.5, "1.5 is not a whole number"), ("max_new_tokens", "7", "'7' is not a whole number"),
+        ("max_new_tokens", True, "True is not a whole number"), ("seed", "x", "'x' is not a whole number"),
+        ("seed", None, "None is not a whole number"), ("temperature", "hot", "'hot' is not a number"),
+        ("top_p", None, "None is not a number"), ("system", 5, "5 is no text"), ("pruner", None, "None is no text"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_by_name(name: str, value: object, what: str) -> None:
+    settings: dict[str, Any] = {name: value}
+    with pytest.raises(InputError, match=f"^{name}: {what}"):
+        RunSettings(**settings)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numbers: dict[str, Any] = dict(max_new_tokens=np.int64(3), seed=np.int32(1), temperature=np.float32(0.5))
+    run = RunSettings(**numbers)
+    assert run == RunSettings(max_new_tokens=3, seed=1, temperature=0.5)
+    assert json.loads(json.dumps([run.max_new_tokens, run.seed, run.temperature])) == [3, 1, 0.5]
 
 
 def test_load_settings_given_twice_are_refused() -> None:
