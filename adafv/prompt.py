@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from adafv.chat_templates import ChatTemplate
-from adafv.errors import CheckpointError, InputError, cut
+from adafv.errors import CheckpointError, InputError, cut, shown
 from adafv.sandbox import bounded, check_template
 
 _QUESTION, _SYSTEM = "What is it?", "Be brief."  # what templates are tried with
@@ -125,18 +125,18 @@ class Prompter:
     def _clean(self, question: str) -> str:
         cleaned = question.strip().removeprefix(self._image_token).removesuffix(self._image_token).strip()
         if not cleaned:
-            raise InputError(f"the question {question!r} is empty", "ask something")
+            raise InputError(f"the question {shown(question)} is empty", "ask something")
         self._check_placeholder("question", cleaned)
         return cleaned
 
     def _check_placeholder(self, name: str, text: str) -> None:
         if self._image_token in text:
             raise InputError(
-                f"the {name} {text!r} contains the image placeholder {self._image_token}",
+                f"the {name} {shown(text)} contains the image placeholder {self._image_token}",
                 "leave it out: the image is put in front of the question",
             )
         if _VIDEO in text and _VIDEO in self._tokenizer.get_added_vocab():
-            raise InputError(f"the {name} {text!r} contains the video placeholder {_VIDEO}", _ONE_IMAGE)
+            raise InputError(f"the {name} {shown(text)} contains the video placeholder {_VIDEO}", _ONE_IMAGE)
 
     def _rendered(self, question: str, system: str | None) -> str:
         system = (system or "").strip()

@@ -176,6 +176,13 @@ def test_what_would_be_a_second_placeholder_is_refused(
         prompter(vicuna).prompt(question, system)
 
 
+@pytest.mark.parametrize("question", [f"{'x ' * 5000}<image> y", " " * 3000, "<image>" * 800])
+def test_a_long_question_is_cut_where_it_is_refused(vicuna: Any, question: str) -> None:
+    with pytest.raises(InputError) as caught:
+        prompter(vicuna).prompt(question)
+    assert len(caught.value.what) < 300
+
+
 def test_system_text_that_a_template_refuses_or_drops_is_an_error(vicuna: Any) -> None:
     with pytest.raises(InputError, match="user turns only") as refused:
         prompter(vicuna, INST).prompt(QUESTION, SYSTEM)
