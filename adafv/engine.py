@@ -165,7 +165,7 @@ class Model(Answering):
         batch: BatchSettings | None = None,
         stop: threading.Event | None = None,
     ) -> SweepStream:
-        """Answer a stream of questions under several settings, each image encoded once for all of them.
+        """Answer a stream of questions under several settings, each image encoded once for all settings.
 
         Each setting's answers carry the costs that they would have had alone.
 

@@ -1,4 +1,4 @@
-"""Caches encoded images by content, so that each is encoded once however its questions are spread."""
+"""Caches encoded images by content, so that each is encoded once for all questions that come while it is held."""
 
 from __future__ import annotations
 
