@@ -84,7 +84,7 @@ class FakeAnswers:
     def _next(self, wait: bool) -> Any:
         while not self._stop.is_set():
             try:
-                return self._queue.get(timeout=0.05 if wait else 0.02)
+                return self._queue.get(timeout=0.05 if wait else 0.1)
             except queue.Empty:
                 if not wait:
                     break
@@ -102,6 +102,8 @@ class FakeAnswers:
             while batch[-1] is not None and batch[-1] is not self._queue and len(batch) < self._size:
                 batch.append(self._next(wait=False))
             ended = batch[-1] is None or isinstance(batch[-1], BaseException)
+            if self._stop.is_set():  # before it ran: only a batch that runs is finished
+                return
             work = [item for item in batch if isinstance(item, Asked | list)]
             if work:
                 time.sleep(self._model.step_s)
