@@ -98,12 +98,8 @@ def _stock_names(eyes: Eyes, language: Language) -> dict[str, Tensor]:
     """Our parameters under the names of transformers, and the unused last vision layer as an identity."""
     state: dict[str, Tensor] = {"model.language_model.embed_tokens.weight": eyes.words.detach()}
     for name, value in eyes.vision.state_dict().items():
-        if name == "patch_embedding.weight":
-            value = value.view(HIDDEN, 3, PATCH, PATCH)
-        if name == "position_embedding":
-            name = "position_embedding.weight"
-        place = "encoder." if name.startswith("layers") else "" if name.startswith("pre_") else "embeddings."
-        state[f"model.vision_tower.{place}{name}"] = value
+        shaped = value.view(HIDDEN, 3, PATCH, PATCH) if name == "patch_embedding.weight" else value
+        state[_stock_name(name)] = shaped
     last = f"model.vision_tower.encoder.layers.{VISION_LAYERS}."
     for name, value in eyes.vision.layers[-1].state_dict().items():
         is_scale = "norm" in name and name.endswith("weight")
@@ -114,6 +110,30 @@ def _stock_names(eyes: Eyes, language: Language) -> dict[str, Tensor]:
     for name, value in language.state_dict().items():
         state[name if name.startswith("lm_head") else f"model.language_model.{name}"] = value
     return state
+
+
+def _stock_name(name: str) -> str:
+    """Name in transformers of a parameter of `Vision`."""
+    if name == "position_embedding":
+        name = "position_embedding.weight"
+    place = "encoder." if name.startswith("layers") else "" if name.startswith("pre_") else "embeddings."
+    return f"model.vision_tower.{place}{name}"
+
+
+def exported_eyes(folder: Path) -> Eyes:
+    """Read the vision part, and the words' embeddings, back out of an exported checkpoint."""
+    state = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
+    eyes = Eyes()
+    own = eyes.state_dict()
+    for name, value in own.items():
+        part, _, rest = name.partition(".")
+        stock = {
+            "words": "model.language_model.embed_tokens.weight",
+            "vision": _stock_name(rest),
+            "projector": f"model.multi_modal_projector.{rest}",
+        }[part]
+        value.copy_(state[stock].view_as(value))
+    return eyes
 
 
 def _processor() -> LlavaProcessor:

@@ -81,9 +81,19 @@ def run_pack(language: Language, words: Tensor, visual: Tensor, batch: Pack) -> 
 
 
 def train_language(
-    rank: int, world: int, folder: Path, count: int, seed: int, schedule: Schedule, start: Path | None = None
+    rank: int,
+    world: int,
+    folder: Path,
+    count: int,
+    seed: int,
+    schedule: Schedule,
+    start: Path | None = None,
+    dropping: bool = True,
 ) -> None:
-    """Train on cached tokens, from weights in `start` if given; rank 0 writes `folder/language.pt`."""
+    """Train on cached tokens, from weights in `start` if given; rank 0 writes `folder/language.pt`.
+
+    Unless `dropping`, every step sees all visual tokens, as the training of a real LLaVA does.
+    """
     pictures, tokens = open_pictures(folder / "pictures", count), cached(folder, count)
     words = load_eyes(folder / "eyes.pt").words.detach()
     torch.manual_seed(seed)
@@ -99,7 +109,7 @@ def train_language(
         if len(order) < share:
             order = rng.permutation(np.arange(rank, count, world))
         chosen, order = np.sort(order[:share]), order[share:]
-        keep = int(common.choice(EARLY if step < early else LATE))
+        keep = int(common.choice(EARLY if step < early else LATE)) if dropping else PATCHES
         owners = pictures.owners[chosen]
         kept = choose_tokens(owners, keep, rng.random(share) < (0.9 if step < early else 0.6), rng)
         visual = torch.from_numpy(np.take_along_axis(tokens[chosen], kept[..., None], axis=1).astype(np.float32))
