@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from adafv.costs.accounting import Accountant
+from adafv.decoding import Decoded
 from adafv.encoding import ImageEncoding
 from adafv.errors import AdaFVError
 from adafv.families.tower import layers_that_run
 from adafv.images import open_image
 from adafv.loading.checkpoint import Checkpoint
-from adafv.pipeline import Outcome, Pipeline
+from adafv.pipeline import Kept, Outcome, Pipeline
 from adafv.prompt import Prompt
 from adafv.records import Answer, Failure, Latency, Question
 from adafv.report import reported
 from adafv.request import EncodingCost, Request
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Wait for one answer: `decoded` is done when it can be made, or when it cannot."""
+
+    kept: Kept
+    decoded: Future[Decoded]
+    report: Callable[[Outcome], Answer]
+
+    def answer(self) -> Answer:
+        """Make the answer with its report; raises what decoding raised."""
+        return self.report(self.outcome())
+
+    def outcome(self) -> Outcome:
+        """Tell what became of the request; raises what decoding raised."""
+        return Outcome(self.kept, self.decoded.result())
 
 
 class Answering:
@@ -49,22 +69,26 @@ class Answering:
         return replace(self._blank(question, run), error=Failure(type(error).__name__, error.what, error.fix))
 
     def run(self, requests: Sequence[Request], run: RunSettings) -> list[Answer]:
-        """Answer a batch of requests.
+        """Answer a batch of requests, and wait for the answers.
 
         Raises:
             InputError, OutOfMemoryError: of the whole batch; nothing is answered.
         """
-        return [answer for answer, _ in self.outcomes(requests, run)]
+        return [pending.answer() for pending in self.begin(requests, run)]
 
     def outcomes(self, requests: Sequence[Request], run: RunSettings) -> list[tuple[Answer, Outcome]]:
         """Answer a batch of requests, and tell what became of each; raises as `run`."""
+        return [(pending.answer(), pending.outcome()) for pending in self.begin(requests, run)]
+
+    def begin(self, requests: Sequence[Request], run: RunSettings) -> list[Pending]:
+        """Hand a batch of requests to the decoder; raises as `run`, but for what goes wrong in decoding one of them."""
         watch = Stopwatch(self.pipeline.devices)
         watch.add("vision", sum(request.cost.vision_s for request in requests if request.cost is not None))
-        outcomes = self.pipeline.run(requests, run, watch)
-        longest = max(len(outcome.decoded.ids) for outcome in outcomes)
+        begun = self.pipeline.begin(requests, run, watch)
+        longest = max((len(decoded.result().ids) for _, decoded in begun if decoded.done()), default=0)
         return [
-            (self._report(request, outcome, run, watch, longest), outcome)
-            for request, outcome in zip(requests, outcomes, strict=True)
+            Pending(kept, decoded, partial(self._report, request, run=run, watch=watch, longest=longest))
+            for request, (kept, decoded) in zip(requests, begun, strict=True)
         ]
 
     def encode(self, source: Any) -> tuple[ImageEncoding, EncodingCost]:

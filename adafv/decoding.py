@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,20 +25,63 @@ class Spliced:
         positions: (L,) int64, RoPE positions.
         seed: of the tokens that are drawn for it, where any are.
         room: tokens that may be generated for it before the model's context is full; `None` where it has no end.
+        strikes: how often a server has died while it was at this prompt.
     """
 
     embeddings: Tensor
     positions: Tensor
     seed: int = 0
     room: int | None = None
+    strikes: int = 0
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was generated for one prompt: token ids with the end token, and whether there was one."""
+    """What was generated for one prompt: token ids with the end token, and whether there was one.
+
+    `server_s` is how long another process had the prompt, its queue included; `None` where it was answered here.
+    """
 
     ids: list[int]
     stopped: bool
+    server_s: float | None = None
+
+
+class Decoder(Protocol):
+    """Makes answers of spliced prompts, here or elsewhere."""
+
+    requests: int
+    """Prompts that it works on while others are made ready; 0 where it answers before it returns."""
+
+    def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
+        """Take a batch of prompts; each answer is there, or its error, when its future is done.
+
+        Raises:
+            InputError, DeviceError: the batch is not taken, and nothing of it is answered.
+        """
+
+
+class Generating:
+    """Decodes with the loaded model itself: all answers are there when it returns.
+
+    Args:
+        model: a LLaVA model of transformers.
+    """
+
+    requests = 0
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
+        """Answer a batch of prompts; raises as `generate` does."""
+        return [_done(decoded) for decoded in generate(self._model, prompts, run, watch)]
+
+
+def _done(decoded: Decoded) -> Future[Decoded]:
+    future: Future[Decoded] = Future()
+    future.set_result(decoded)
+    return future
 
 
 def splice(before: Tensor, visual: Tensor, after: Tensor, places: Tensor, unpruned: int, original: bool) -> Spliced:

@@ -41,6 +41,23 @@ class OutOfMemoryError(DeviceError):
     """A device that has too little memory for what was asked of it at once."""
 
 
+class ServerError(DeviceError):
+    """A server that answers for the language model and cannot be gone on with.
+
+    Args:
+        what, fix: as of every error.
+        strikes: how often a server has died while it was at the prompt that this is raised for.
+    """
+
+    def __init__(self, what: str, fix: str = "", strikes: int = 0) -> None:
+        self.strikes = strikes
+        super().__init__(what, fix)
+
+
+class PoisonError(InputError):
+    """A question that a server has died of twice."""
+
+
 class InternalError(AdaFVError):
     """A defect: something that nobody foresaw, in adafv or in a library.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from adafv import pruners
-from adafv.decoding import Decoded, Spliced, generate, splice
+from adafv.decoding import Decoded, Decoder, Generating, Spliced, splice
 from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import InputError
 from adafv.evidence import Evidence, Selection, check_scores
@@ -68,10 +69,12 @@ class Pipeline:
         model: the Hugging Face model, wherever its weights are.
         processor: its processor.
         family: what is special about it.
+        decoder: what answers the prompts; the model itself where none is given.
     """
 
-    def __init__(self, model: Any, processor: Any, family: Family) -> None:
+    def __init__(self, model: Any, processor: Any, family: Family, decoder: Decoder | None = None) -> None:
         self.model = model
+        self.decoder = decoder or Generating(model)
         # Positions that the model was made for, of prompt and answer together; `None` where its config says nothing.
         self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
         self._stages = family.stages(model, processor)
@@ -101,9 +104,15 @@ class Pipeline:
             check_scores("saliency", encoding.saliency)
         return encodings
 
-    @torch.inference_mode()
     def run(self, requests: Sequence[Request], run: RunSettings, watch: Stopwatch) -> list[Outcome]:
-        """Answer B requests together; adds to `watch` under `score`, `prune`, `prefill` and `decode`.
+        """Answer B requests together, as `begin` does, and wait for their answers."""
+        return [Outcome(kept, decoded.result()) for kept, decoded in self.begin(requests, run, watch)]
+
+    @torch.inference_mode()
+    def begin(
+        self, requests: Sequence[Request], run: RunSettings, watch: Stopwatch
+    ) -> list[tuple[Kept, Future[Decoded]]]:
+        """Hand B requests to the decoder; adds to `watch` under `score`, `prune`, `prefill` and `decode`.
 
         Raises:
             InputError: a prompt longer than the model's context, or similarity that is not finite.
@@ -117,8 +126,7 @@ class Pipeline:
             kept = self.prune(requests, texts, run, watch)
             with watch.span("prefill"):
                 prompts = [_spliced(*parts, run) for parts in zip(requests, texts, kept, rooms, strict=True)]
-            decoded = generate(self.model, prompts, run, watch)
-        return [Outcome(*parts) for parts in zip(kept, decoded, strict=True)]
+            return list(zip(kept, self.decoder(prompts, run, watch), strict=True))
 
     def prune(
         self, requests: Sequence[Request], texts: Sequence[Tensor], run: RunSettings, watch: Stopwatch
@@ -245,4 +253,4 @@ def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: 
     """Splice the prompt as the language model takes it; `text` is of `Pipeline._embed`."""
     before, original = len(request.prompt.before), run.positions == "original"
     spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(request.image.packed), original)
-    return replace(spliced, seed=request.seed(run.seed), room=room)
+    return replace(spliced, seed=request.seed(run.seed), room=room, strikes=request.strikes)

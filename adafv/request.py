@@ -29,6 +29,7 @@ class Request:
         image: encoded; several requests may share it.
         cost: what encoding the image took, for the request that it is charged to; `None` for the others about it.
         image_key: the image's content key.
+        strikes: how often a server has died while it was at this question.
     """
 
     question: Question
@@ -36,6 +37,7 @@ class Request:
     image: ImageEncoding
     cost: EncodingCost | None = None
     image_key: str | None = None
+    strikes: int = 0
 
     def seed(self, seed: int) -> int:
         """Seed whatever is drawn for this request: by the question's own id, not by its place in a batch.

@@ -26,8 +26,8 @@ LOST = "CUDA error: device-side assert triggered\nCUDA kernel errors might be re
 
 
 def raising(error: BaseException, text: str = "poison") -> Callable[..., Any]:
-    """`Pipeline.run` that fails for a batch with a request that asks `text`."""
-    run = Pipeline.run
+    """`Pipeline.begin` that fails for a batch with a request that asks `text`."""
+    run = Pipeline.begin
 
     def picky(self: Pipeline, requests: list[Any], *others: Any) -> Any:
         if any(request.question.text == text for request in requests):
@@ -54,7 +54,7 @@ def types(found: list[Answer]) -> list[str | None]:
 def test_what_a_line_raises_is_its_error(
     llava: adafv.Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    monkeypatch.setattr(Pipeline, "run", raising(error))
+    monkeypatch.setattr(Pipeline, "begin", raising(error))
     with caplog.at_level(logging.WARNING, "adafv"):
         found = list(llava.batch(asked(), RUN, batch_size=4))
     assert types(found) == [None, None, "InternalError", None, None, None]
@@ -67,20 +67,20 @@ def test_what_a_line_raises_is_its_error(
 
 
 def test_a_line_that_fails_is_charged_nothing(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pipeline, "run", raising(IndexError()))
+    monkeypatch.setattr(Pipeline, "begin", raising(IndexError()))
     found = list(llava.batch(asked(poison=0), RUN, batch_size=4))
     assert [a.question_id for a in found if a.flops is not None and a.flops.vision] == [1, 2]
 
 
 def test_a_defect_under_each_setting(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pipeline, "run", raising(IndexError()))
+    monkeypatch.setattr(Pipeline, "begin", raising(IndexError()))
     rows = list(llava.sweep(asked(), grid(RUN, ["adafv"], ["25%"]), BatchSettings(batch_size=4)))
     assert [types(row) for row in rows] == [[None] * 2] * 2 + [["InternalError"] * 2] + [[None] * 2] * 3
 
 
 def test_an_error_of_ours_keeps_its_name(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """A template that escapes what is between < and > loses such a question, and no other."""
-    monkeypatch.setattr(Pipeline, "run", raising(CheckpointError("the template lost the question", "fetch it")))
+    monkeypatch.setattr(Pipeline, "begin", raising(CheckpointError("the template lost the question", "fetch it")))
     assert types(list(llava.batch(asked(), RUN))) == [None, None, "CheckpointError", None, None, None]
     render = adafv.Model.render
 
@@ -126,7 +126,7 @@ def test_preparing_a_line_is_covered_too(llava: adafv.Model, monkeypatch: pytest
 
 
 def test_a_lost_device_ends_the_stream(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pipeline, "run", raising(RuntimeError(LOST)))
+    monkeypatch.setattr(Pipeline, "begin", raising(RuntimeError(LOST)))
     stream = llava.batch(asked(), RUN, batch_size=1)
     assert [next(stream).question_id for _ in range(2)] == [0, 1]
     with pytest.raises(DeviceError, match="the device failed: CUDA error: device-side assert triggered"):
@@ -134,7 +134,7 @@ def test_a_lost_device_ends_the_stream(llava: adafv.Model, monkeypatch: pytest.M
 
 
 def test_a_device_that_still_computes_is_not_lost(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pipeline, "run", raising(RuntimeError("CUDA error: invalid configuration argument")))
+    monkeypatch.setattr(Pipeline, "begin", raising(RuntimeError("CUDA error: invalid configuration argument")))
     monkeypatch.setattr(Pipeline, "computes", lambda _: True)
     assert types(list(llava.batch(asked(), RUN))) == [None, None, "InternalError", None, None, None]
 
@@ -151,7 +151,7 @@ def test_a_batch_says_that_it_met_a_defect(tmp_path: Path, folder: str, monkeypa
     path, out = questions(tmp_path, *lines), tmp_path / "answers.jsonl"
     args = ("batch", path, "-m", folder, "--max-new-tokens", "1", "-o", str(out))
     with monkeypatch.context() as patch:
-        patch.setattr(Pipeline, "run", raising(IndexError("index out of range in self")))
+        patch.setattr(Pipeline, "begin", raising(IndexError("index out of range in self")))
         done = command(*args)
         assert done.code == 70
         assert "InternalError: unexpected IndexError: index out of range in self" in done.stderr
@@ -169,7 +169,7 @@ def test_a_batch_says_that_it_met_a_defect(tmp_path: Path, folder: str, monkeypa
 def test_the_traceback_is_there_for_who_asks(
     tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Pipeline, "run", raising(IndexError("index out of range in self")))
+    monkeypatch.setattr(Pipeline, "begin", raising(IndexError("index out of range in self")))
     path = questions(tmp_path, asking(2) | {"text": "poison"}, asking(3))
     done = command("sweep", path, "-m", folder, "--keep", "25%", "--max-new-tokens", "1", "-vv")
     assert done.code == 70
@@ -177,7 +177,7 @@ def test_the_traceback_is_there_for_who_asks(
 
 
 def test_a_lost_device_is_exit_3(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pipeline, "run", raising(RuntimeError(LOST)))
+    monkeypatch.setattr(Pipeline, "begin", raising(RuntimeError(LOST)))
     path, out = questions(tmp_path, asking(1), asking(2) | {"text": "poison"}, asking(3)), tmp_path / "out.jsonl"
     done = command("batch", path, "-m", folder, "--max-new-tokens", "1", "--batch-size", "1", "-o", str(out))
     assert done.code == 3

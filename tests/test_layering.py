@@ -52,7 +52,8 @@ ROOMS: dict[str, str] = {
     "report": "costs pipeline records request settings",
     "streaming": "encoding errors images memory pipeline prompt records request settings timing",
     "figures": "",
-    "answering": "costs encoding errors families images loading pipeline prompt records report request settings timing",
+    "answering": "costs decoding encoding errors families images loading pipeline prompt records report request"
+    " settings timing",
     "rows": "errors records",
     "engine": "answering errors explanation families images loading records request rows settings streaming",
     "__main__": "",  # runs the command line by name

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 import adafv
-from adafv import BatchSettings, Question, pipeline
+from adafv import BatchSettings, Question, decoding
 from adafv.encoding import Pixels
 from adafv.errors import OutOfMemoryError
 from adafv.pipeline import Pipeline
 from adafv.request import EncodingCost
+from adafv.streaming.answerer import StreamStats
 from adafv.streaming.encoder_cache import EncoderCache, Loaded
-from adafv.streaming.prefetching import Ticket
-from adafv.streaming.scheduling import Scheduler, StreamStats
+from adafv.streaming.scheduling import Scheduler
+from adafv.streaming.tickets import Ticket
 from adafv.timing import Stopwatch
 from tests.conftest import noise
 from tests.stock import encoded
@@ -26,13 +27,13 @@ from tests.test_streaming import RUN, questions, texts
 
 
 def test_batches_grow_while_there_is_room(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, run = [], Pipeline.run
+    sizes, run = [], Pipeline.begin
 
     def counting(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
         sizes.append(len(rows))
         return run(self, rows, *others)
 
-    monkeypatch.setattr(Pipeline, "run", counting)
+    monkeypatch.setattr(Pipeline, "begin", counting)
     monkeypatch.setattr(Pipeline, "has_room", lambda _: True)
     assert len(list(llava.stream(questions(120, 2), replace(RUN, max_new_tokens=1)))) == 120
     assert sizes[0] <= 8 and max(sizes) == 32
@@ -58,7 +59,7 @@ def test_there_is_room_where_every_device_holds_twice_as_much(
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, run = [], Pipeline.run
+    sizes, run = [], Pipeline.begin
 
     def small(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
         sizes.append(len(rows))
@@ -68,7 +69,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(llava: adafv.Model, mo
 
     asked = questions(20, 6)
     wanted = texts(list(llava.stream(asked, RUN)))
-    monkeypatch.setattr(Pipeline, "run", small)
+    monkeypatch.setattr(Pipeline, "begin", small)
     stream = llava.stream(asked, RUN, BatchSettings(batch_size=8))
     answers = list(stream)
     assert texts(answers) == wanted
@@ -91,7 +92,7 @@ def test_what_did_not_fit_is_gone_before_less_is_tried(
     llava: adafv.Model, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
-    left, generate = [], pipeline.generate
+    left, generate = [], decoding.generate
 
     def full(model: object, prompts: list, *others: object) -> object:  # type: ignore[type-arg]
         left.append(sum(tensor() is not None for tensor in held))
@@ -101,21 +102,21 @@ def test_what_did_not_fit_is_gone_before_less_is_tried(
             raise type(error)(*error.args)
         return generate(model, prompts, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "generate", full)
+    monkeypatch.setattr(decoding, "generate", full)
     answers = list(llava.stream(questions(4, 2), RUN, BatchSettings(batch_size=4)))
     assert all(a.error is None for a in answers)
     assert len(left) > 4 and not any(left)
 
 
 def test_a_question_that_fits_no_memory_fails_alone(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Pipeline.run
+    run = Pipeline.begin
 
     def picky(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
         if any(row.prompt.text_tokens > 40 for row in rows):
             raise OutOfMemoryError("out of memory", "less")
         return run(self, rows, *others)
 
-    monkeypatch.setattr(Pipeline, "run", picky)
+    monkeypatch.setattr(Pipeline, "begin", picky)
     asked = [Question(i, noise(60, 60), "what? " * (30 if i == 2 else 1)) for i in range(4)]
     stream = llava.stream(asked, RUN, BatchSettings(batch_size=4))
     assert [a.error and a.error.type for a in stream] == [None, None, "OutOfMemoryError", None]
@@ -127,7 +128,8 @@ def test_a_batch_is_the_oldest_and_those_nearest_to_it_in_length(monkeypatch: py
     monkeypatch.setattr(Scheduler, "_answer", lambda _, batch: batches.append([ticket.number for ticket in batch]))
     nothing: Any = None
     stats = StreamStats(batch_size=3)
-    scheduler = Scheduler(nothing, [], cache=nothing, prefetcher=nothing, stats=stats, largest=3)
+    listener: Any = SimpleNamespace(tell_news=None)
+    scheduler = Scheduler(nothing, [], cache=nothing, prefetcher=listener, stats=stats, largest=3)
     lengths: list[Any] = [SimpleNamespace(text_tokens=count) for count in (20, 90, 24, 21, 19, 88, 24)]
     scheduler.answer_some([Ticket(number, prompt=prompt) for number, prompt in enumerate(lengths)])
     scheduler.answer_some([Ticket(number, prompt=lengths[number]) for number in (1, 2, 5, 6)])

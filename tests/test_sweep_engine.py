@@ -87,13 +87,13 @@ def test_costs_are_those_that_a_setting_has_alone(llava: adafv.Model) -> None:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[RunSettings]:
     """The settings of all batches that are run, warming up included."""
     ran: list[RunSettings] = []
-    run = Pipeline.run
+    run = Pipeline.begin
 
     def counting(self: Pipeline, rows: list, settings: RunSettings, *others: object) -> object:  # type: ignore[type-arg]
         ran.append(settings)
         return run(self, rows, settings, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Pipeline, "run", counting)
+    monkeypatch.setattr(Pipeline, "begin", counting)
     return ran
 
 
@@ -156,14 +156,14 @@ def _fails(llava: adafv.Model, length: int) -> bool:
 def test_the_charge_goes_to_the_first_question_that_is_answered_under_each_setting(
     llava: adafv.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Pipeline.run
+    run = Pipeline.begin
 
     def picky(self: Pipeline, rows: list, settings: RunSettings, *others: object) -> object:  # type: ignore[type-arg]
         if settings.budget.text == "2" and any(row.prompt.text_tokens > 60 for row in rows):
             raise OutOfMemoryError("out of memory", "less")
         return run(self, rows, settings, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Pipeline, "run", picky)
+    monkeypatch.setattr(Pipeline, "begin", picky)
     picture = noise(60, 60)
     asked = [Question(0, picture, "what? " * 30), *(Question(i, picture, "what?") for i in (1, 2))]
     rows = list(llava.sweep(asked, RUNS[:2], BatchSettings(batch_size=4)))
@@ -175,7 +175,7 @@ def test_the_charge_goes_to_the_first_question_that_is_answered_under_each_setti
 def test_out_of_memory_under_one_setting_halves_the_batches_and_loses_nothing(
     llava: adafv.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, sizes = Pipeline.run, []
+    run, sizes = Pipeline.begin, []
 
     def small(self: Pipeline, rows: list, settings: RunSettings, *others: object) -> object:  # type: ignore[type-arg]
         sizes.append(len(rows))
@@ -185,7 +185,7 @@ def test_out_of_memory_under_one_setting_halves_the_batches_and_loses_nothing(
 
     asked = questions(20, 6)
     wanted = [texts(row) for row in llava.sweep(asked, RUNS[:3])]
-    monkeypatch.setattr(Pipeline, "run", small)
+    monkeypatch.setattr(Pipeline, "begin", small)
     stream = llava.sweep(asked, RUNS[:3], BatchSettings(batch_size=8))
     assert [texts(row) for row in stream] == wanted
     assert stream.stats.batch_size == 2 and max(sizes[10:]) <= 8

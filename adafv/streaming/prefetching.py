@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 from adafv.encoding import Pixels
@@ -20,46 +19,12 @@ from adafv.settings import RunSettings
 from adafv.streaming.backstop import line_error, log_defect
 from adafv.streaming.encoder_cache import Loaded
 from adafv.streaming.runs import Asked
+from adafv.streaming.tickets import Image, Ticket
 
 Item = Question | Asked | Answer | Sequence[Answer]
 
 _LINGER_S = 0.05  # how long an incomplete batch waits for an input that is slower than the model
 _POLL_S = 0.1  # how often a waiting consumer looks whether it was stopped
-
-
-@dataclass(frozen=True)
-class Image:
-    """Name an image by content. `loaded` is shared by all questions about it; `None` when it is encoded already."""
-
-    key: str
-    loaded: Future[Loaded] | None
-
-
-@dataclass
-class Ticket:
-    """Follow one input item in flight. `answers` has a slot per run, `None` until that run is done."""
-
-    number: int
-    question: Question | None = None
-    prompt: Prompt | None = None
-    image: Future[Image] | None = None
-    runs: tuple[RunSettings, ...] = ()
-    answers: list[Answer | None] = field(default_factory=list)
-
-    @property
-    def answered(self) -> bool:
-        """Whether all its answers are there."""
-        return None not in self.answers
-
-    @property
-    def ready(self) -> bool:
-        """Whether nothing about it is still being read or preprocessed."""
-        if self.answered:
-            return True
-        if self.image is None or not self.image.done():
-            return False
-        loaded = None if self.image.exception() else self.image.result().loaded
-        return loaded is None or loaded.done()
 
 
 class Prefetcher:
@@ -99,6 +64,7 @@ class Prefetcher:
         self._first_look = threading.Lock()
         self._closed = False
         self._changed = threading.Condition()
+        self._news = False
         self._tickets: list[Ticket] = []
         self._ended = False
         self._error: BaseException | None = None
@@ -123,20 +89,27 @@ class Prefetcher:
 
         Returns:
             All of them, oldest first. None when there is nothing to answer: the oldest ticket is answered already,
-            the input has ended, or `stop` is set.
+            there is news, the input has ended, or `stop` is set.
         """
         with self._changed:
             while not stop.is_set():
-                if self._tickets and self._tickets[0].answered:
+                if self._news or (self._tickets and self._tickets[0].answered):
+                    self._news = False
                     return []
-                waiting = [ticket for ticket in self._tickets if not ticket.answered]
+                waiting = [ticket for ticket in self._tickets if not (ticket.answered or ticket.taken)]
                 ready = [ticket for ticket in waiting if ticket.ready]
-                if not waiting and self._ended:
+                if self._ended and all(ticket.answered for ticket in self._tickets):
                     return []
                 if len(ready) >= count or (ready and len(ready) == len(waiting) and self._no_more_for_now()):
                     return ready
                 self._changed.wait(_LINGER_S if ready else _POLL_S)
         return []
+
+    def tell_news(self) -> None:
+        """End the waiting for tickets, now or the next time: something else is to be done. From any thread."""
+        with self._changed:
+            self._news = True
+            self._changed.notify_all()
 
     def drained(self) -> bool:
         """Tell whether the input has ended and all its tickets were taken; raises what reading the input raised."""
@@ -200,7 +173,8 @@ class Prefetcher:
     def _ticket(self, number: int, item: Item) -> Ticket:
         if isinstance(item, Answer | Sequence):
             return Ticket(number, answers=[item] if isinstance(item, Answer) else list(item))
-        question, runs = (item.question, item.runs) if isinstance(item, Asked) else (item, self._runs)
+        asked = item if isinstance(item, Asked) else Asked(item, self._runs)
+        question, runs = asked.question, asked.runs
         if not runs:
             return Ticket(number)
         if not set(runs) <= set(self._runs):
@@ -213,7 +187,7 @@ class Prefetcher:
             return Ticket(number, question, answers=[self._failed(question, run, error) for run in runs])
         image = self._pool.submit(self._look_up, question.image)
         image.add_done_callback(lambda _: self._notify())
-        return Ticket(number, question, prompt, image, runs, [None] * len(runs))
+        return Ticket(number, question, prompt, image, runs, [None] * len(runs), asked.strikes)
 
     def _notify(self) -> None:
         with self._changed:

@@ -12,10 +12,14 @@ from adafv.settings import RunSettings
 
 @dataclass(frozen=True)
 class Asked:
-    """Ask one question under some settings of a sweep, in their order."""
+    """Ask one question under some settings of a sweep, in their order.
+
+    `strikes` is how often a server has died while it was at this question, in an earlier run.
+    """
 
     question: Question
     runs: tuple[RunSettings, ...]
+    strikes: int = 0
 
 
 def unpruned(run: RunSettings) -> RunSettings:

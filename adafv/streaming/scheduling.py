@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from adafv.encoding import ImageEncoding
-from adafv.errors import AdaFVError, InputError, OutOfMemoryError
-from adafv.pipeline import Pipeline
-from adafv.prompt import Prompt
+from adafv.errors import AdaFVError, DeviceError, InputError, OutOfMemoryError, ServerError
 from adafv.records import Answer, Question
-from adafv.request import Request
+from adafv.request import EncodingCost, Request
 from adafv.settings import RunSettings
+from adafv.streaming.answerer import Answerer, Pending, StreamStats, Suspect
 from adafv.streaming.backstop import line_error, log_defect
 from adafv.streaming.encoder_cache import EncoderCache, Loaded
-from adafv.streaming.prefetching import Prefetcher, Ticket
-from adafv.streaming.runs import effective
+from adafv.streaming.flights import Flights
+from adafv.streaming.prefetching import Prefetcher
+from adafv.streaming.tickets import Encoded, Ticket
 
 _Part = TypeVar("_Part")
-
-
-@dataclass
-class StreamStats:
-    """Counters, live."""
-
-    images_encoded: int = 0
-    cache_hits: int = 0
-    batch_size: int = 0
-
-
-class Answerer(Protocol):
-    """What a stream needs of a model."""
-
-    pipeline: Pipeline
-
-    def render(self, question: Question, run: RunSettings) -> Prompt:
-        """Make the prompt of a question."""
-
-    def run(self, requests: Sequence[Request], run: RunSettings) -> list[Answer]:
-        """Answer a batch."""
-
-    def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
-        """Make the answer of a question that cannot be answered."""
-
-
-@dataclass
-class _Encoded:
-    """A ticket whose image is encoded. `slots[run]`: those of `ticket.answers` that executing `run` fills."""
-
-    ticket: Ticket
-    question: Question
-    prompt: Prompt
-    key: str
-    encoding: ImageEncoding
-    slots: dict[RunSettings, list[int]]
-
-    @classmethod
-    def of(cls, ticket: Ticket, key: str, encoding: ImageEncoding) -> _Encoded:
-        """Group a ticket's runs by what they amount to for this image, so that equal ones are executed once."""
-        if ticket.question is None or ticket.prompt is None:
-            raise InputError("a ticket without a prompt", "")
-        firsts: dict[RunSettings, RunSettings] = {}
-        slots: dict[RunSettings, list[int]] = {}
-        for slot, run in enumerate(ticket.runs):
-            first = firsts.setdefault(effective(run, encoding.visual), run)
-            slots.setdefault(first, []).append(slot)
-        return cls(ticket, ticket.question, ticket.prompt, key, encoding, slots)
-
-    def fill(self, run: RunSettings, answer: Answer) -> None:
-        """Put an answer into the slots of `run`, each under its own settings' names."""
-        for slot in self.slots[run]:
-            own = self.ticket.runs[slot]
-            same = own == run
-            self.ticket.answers[slot] = answer if same else replace(answer, pruner=own.pruner, keep=own.budget.text)
+_Charge = Mapping[int, EncodingCost | None]
 
 
 class Scheduler:
@@ -107,6 +54,9 @@ class Scheduler:
         self._cache, self._prefetcher = cache, prefetcher
         self._stats, self._largest = stats, largest
         self._cold = set(self._runs) if len(self._runs) > 1 else set()
+        self._flights = Flights(prefetcher.tell_news)
+        self.suspects: list[Suspect] = []
+        self.lost: DeviceError | None = None
 
     def answer_some(self, ready: Sequence[Ticket]) -> None:
         """Answer a batch: the oldest ticket and those nearest to it in length, for little padding."""
@@ -114,22 +64,27 @@ class Scheduler:
         def distance(ticket: Ticket) -> tuple[int, int]:
             return abs(_length(ticket) - _length(ready[0])), ticket.number
 
-        self._answer(sorted(ready, key=distance)[: self._stats.batch_size])
+        batch = sorted(ready, key=distance)[: self._stats.batch_size]
+        for ticket in batch:
+            ticket.taken = True
+        self._answer(batch)
+
+    def settle(self, *, wait: bool = False) -> bool:
+        """Take the answers of other processes that have arrived; with `wait`, wait for one, and tell if one was due."""
+        due = self._flights.count > 0
+        self._flights.settle(wait=wait)
+        return due
 
     def _answer(self, batch: list[Ticket]) -> None:
-        encoded: list[_Encoded] = []
+        encoded: list[Encoded] = []
         roomy = self._in_parts(batch, lambda part: encoded.extend(self._encode(part)), self._fail)
         for run in self._runs:
             asked = [one for one in encoded if run in one.slots]
             if not asked:
                 continue
 
-            def give_up(one: _Encoded, error: AdaFVError, run: RunSettings = run) -> None:
-                failed = self._failed(one.question, run, error)
-                one.fill(run, replace(failed, image=one.question.about(one.key)))
-
-            attempt = self._attempt(run)
-            roomy = self._in_parts(asked, attempt, give_up) and self._model.pipeline.has_room() and roomy
+            went = self._in_parts(asked, self._attempt(run), partial(self._give_up, run=run))
+            roomy = went and self._model.pipeline.has_room() and roomy
         self._runs.append(self._runs.pop(0))
         if roomy and encoded and len(batch) == self._stats.batch_size:
             self._stats.batch_size = min(self._largest, 2 * self._stats.batch_size)
@@ -162,32 +117,58 @@ class Scheduler:
             return line_error(error, self._model.pipeline.computes)
         return None
 
-    def _attempt(self, run: RunSettings) -> Callable[[list[_Encoded]], None]:
+    def _attempt(self, run: RunSettings) -> Callable[[list[Encoded]], None]:
         """Make what answers a batch under one run; where it raises, nothing is filled."""
+        remote = self._model.pipeline.decoder.requests > 0
 
-        def attempt(part: list[_Encoded]) -> None:
+        def attempt(part: list[Encoded]) -> None:
             charges = [
                 {slot: self._cache.charge(one.key, one.ticket.runs[slot]) for slot in one.slots[run]} for one in part
             ]
             requests = [
-                Request(one.question, one.prompt, one.encoding, next(iter(charge.values())), one.key)
+                Request(
+                    one.question, one.prompt, one.encoding, next(iter(charge.values())), one.key, one.ticket.strikes
+                )
                 for one, charge in zip(part, charges, strict=True)
             ]
             try:
-                if run in self._cold:
+                if run in self._cold and not remote:
                     self._cold.discard(run)
-                    self._model.run(requests, replace(run, max_new_tokens=min(2, run.max_new_tokens)))
-                answers = self._model.run(requests, run)
+                    self._model.begin(requests, replace(run, max_new_tokens=min(2, run.max_new_tokens)))
+                begun = self._model.begin(requests, run)
+                answers = [] if remote else [pending.answer() for pending in begun]
             except Exception:
                 for one, charge in zip(part, charges, strict=True):
-                    for slot, cost in charge.items():
-                        if cost is not None:
-                            self._cache.refund(one.key, one.ticket.runs[slot], cost)
+                    self._refund(one, charge)
                 raise
-            for one, answer in zip(part, answers, strict=True):
+            for one, answer in zip(part, answers, strict=not remote):
                 one.fill(run, answer)
+            for one, charge, pending in zip(part, charges, begun if remote else (), strict=remote):
+                self._flights.add(pending.decoded, partial(self._take, one, run, charge, pending))
 
         return attempt
+
+    def _take(self, one: Encoded, run: RunSettings, charge: _Charge, pending: Pending) -> None:
+        """Take an answer that another process has made; what cannot be gone on without is remembered."""
+        try:
+            one.fill(run, pending.answer())
+        except Exception as error:
+            self._refund(one, charge)
+            try:
+                self._give_up(one, line_error(error, self._model.pipeline.computes), run)
+            except DeviceError as lost:
+                self.lost = self.lost or lost
+                if isinstance(lost, ServerError) and lost.strikes:
+                    self.suspects.append(Suspect(one.question, run, lost.strikes))
+
+    def _refund(self, one: Encoded, charge: _Charge) -> None:
+        for slot, cost in charge.items():
+            if cost is not None:
+                self._cache.refund(one.key, one.ticket.runs[slot], cost)
+
+    def _give_up(self, one: Encoded, error: AdaFVError, run: RunSettings) -> None:
+        failed = self._failed(one.question, run, error)
+        one.fill(run, replace(failed, image=one.question.about(one.key)))
 
     def _fail(self, ticket: Ticket, error: AdaFVError) -> None:
         if ticket.question is not None:
@@ -197,7 +178,7 @@ class Scheduler:
         log_defect(question.question_id, error)
         return self._model.failed(question, run, error)
 
-    def _encode(self, batch: list[Ticket]) -> list[_Encoded]:
+    def _encode(self, batch: list[Ticket]) -> list[Encoded]:
         """Encode the images of tickets; those with one that cannot be read are answered."""
         keys: dict[int, str] = {}
         images: dict[str, ImageEncoding] = {}
@@ -222,7 +203,7 @@ class Scheduler:
         self._stats.images_encoded += len(fresh)
         self._stats.cache_hits += len(keys) - len(fresh)
         return [
-            _Encoded.of(ticket, keys[ticket.number], images[keys[ticket.number]])
+            Encoded.of(ticket, keys[ticket.number], images[keys[ticket.number]])
             for ticket in batch
             if ticket.number in keys
         ]

@@ -7,9 +7,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, RunSettings
+from adafv.streaming.answerer import Answerer, StreamStats, Suspect
 from adafv.streaming.encoder_cache import EncoderCache
 from adafv.streaming.prefetching import Item, Prefetcher
-from adafv.streaming.scheduling import Answerer, Scheduler, StreamStats
+from adafv.streaming.scheduling import Scheduler
 
 _FIRST_BATCH = 8  # what `auto` begins with
 _LARGEST_BATCH = 32  # and where it ends
@@ -48,7 +49,7 @@ class SweepStream(Iterator[list[Answer]]):
             failed=model.failed,
             encoded=cache.__contains__,
             workers=batch.workers,
-            ahead=batch.ahead * largest,
+            ahead=batch.ahead * largest + model.pipeline.decoder.requests,
         )
         self._scheduler = Scheduler(
             model, runs, cache=cache, prefetcher=self._prefetcher, stats=self.stats, largest=largest
@@ -57,6 +58,11 @@ class SweepStream(Iterator[list[Answer]]):
 
     def __next__(self) -> list[Answer]:
         return next(self._answers)
+
+    @property
+    def suspects(self) -> list[Suspect]:
+        """Questions that a server had when it died, once the stream has raised that."""
+        return self._scheduler.suspects
 
     def close(self) -> None:
         """End the stream early and let go of its threads."""
@@ -69,8 +75,13 @@ class SweepStream(Iterator[list[Answer]]):
             while True:
                 while (ticket := self._prefetcher.pop_answered()) is not None:
                     yield [answer for answer in ticket.answers if answer is not None]
-                if self._stop.is_set():
+                if self._stop.is_set() or self._scheduler.lost is not None:
+                    if self._scheduler.settle(wait=True):
+                        continue
+                    if self._scheduler.lost is not None:
+                        raise self._scheduler.lost
                     return
+                self._scheduler.settle()
                 ready = self._prefetcher.ready(self.stats.batch_size, self._stop)
                 if ready:
                     self._scheduler.answer_some(ready)

@@ -1,0 +1,85 @@
+"""Follows the questions of a stream from when they are read until their answers are delivered."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+from adafv.encoding import ImageEncoding
+from adafv.errors import InputError
+from adafv.prompt import Prompt
+from adafv.records import Answer, Question
+from adafv.settings import RunSettings
+from adafv.streaming.encoder_cache import Loaded
+from adafv.streaming.runs import effective
+
+
+@dataclass(frozen=True)
+class Image:
+    """Name an image by content. `loaded` is shared by all questions about it; `None` when it is encoded already."""
+
+    key: str
+    loaded: Future[Loaded] | None
+
+
+@dataclass
+class Ticket:
+    """Follow one input item in flight. `answers` has a slot per run, `None` until that run is done.
+
+    `taken` is set when its answers are being made, `strikes` is of `Asked`.
+    """
+
+    number: int
+    question: Question | None = None
+    prompt: Prompt | None = None
+    image: Future[Image] | None = None
+    runs: tuple[RunSettings, ...] = ()
+    answers: list[Answer | None] = field(default_factory=list)
+    strikes: int = 0
+    taken: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether all its answers are there."""
+        return None not in self.answers
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing about it is still being read or preprocessed."""
+        if self.answered:
+            return True
+        if self.image is None or not self.image.done():
+            return False
+        loaded = None if self.image.exception() else self.image.result().loaded
+        return loaded is None or loaded.done()
+
+
+@dataclass
+class Encoded:
+    """A ticket whose image is encoded. `slots[run]`: those of `ticket.answers` that executing `run` fills."""
+
+    ticket: Ticket
+    question: Question
+    prompt: Prompt
+    key: str
+    encoding: ImageEncoding
+    slots: dict[RunSettings, list[int]]
+
+    @classmethod
+    def of(cls, ticket: Ticket, key: str, encoding: ImageEncoding) -> Encoded:
+        """Group a ticket's runs by what they amount to for this image, so that equal ones are executed once."""
+        if ticket.question is None or ticket.prompt is None:
+            raise InputError("a ticket without a prompt", "")
+        firsts: dict[RunSettings, RunSettings] = {}
+        slots: dict[RunSettings, list[int]] = {}
+        for slot, run in enumerate(ticket.runs):
+            first = firsts.setdefault(effective(run, encoding.visual), run)
+            slots.setdefault(first, []).append(slot)
+        return cls(ticket, ticket.question, ticket.prompt, key, encoding, slots)
+
+    def fill(self, run: RunSettings, answer: Answer) -> None:
+        """Put an answer into the slots of `run`, each under its own settings' names."""
+        for slot in self.slots[run]:
+            own = self.ticket.runs[slot]
+            same = own == run
+            self.ticket.answers[slot] = answer if same else replace(answer, pruner=own.pruner, keep=own.budget.text)
