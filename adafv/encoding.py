@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -63,6 +64,11 @@ class ImageEncoding:
     def newlines(self) -> int:
         """Packed tokens that are not candidates."""
         return self.packed.shape[0] - self.visual
+
+    @cached_property
+    def crop_sizes(self) -> tuple[int, ...]:
+        """Count the candidates of each crop. Synchronises with the device, once."""
+        return tuple(self.crop.bincount(minlength=self.crops).tolist())
 
     @property
     def bytes(self) -> int:

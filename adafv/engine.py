@@ -176,10 +176,11 @@ class Model(Answering):
             stop: ends it early, in good order.
 
         Raises:
-            InputError: settings that differ in more than `keep` and `pruner`, or `compare`.
+            InputError: settings that differ in more than `keep`, `pruner` and `crop_budget`, or `compare`.
         """
         if len({unpruned(run) for run in runs}) != 1:
-            raise InputError("runs: the settings of a sweep differ in keep and pruner alone", "sweep each on its own")
+            what = "runs: the settings of a sweep differ in keep, pruner and crop_budget alone"
+            raise InputError(what, "sweep each on its own")
         if runs[0].compare:
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)

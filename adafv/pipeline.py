@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from adafv.families.base import Family
 from adafv.families.geometry import Box, Frame
 from adafv.families.hooks import execution_device
 from adafv.memory import is_out_of_memory, memory_explained
+from adafv.pruners.crops import each
 from adafv.request import Request
 from adafv.settings import RunSettings
 from adafv.signals.gathering import gather_evidence
@@ -139,7 +141,8 @@ class Pipeline:
             texts: (T, D) for each request, the embeddings of all its text, that before the image first.
 
         Raises:
-            InputError: similarity that is not finite, or a pruner that breaks its promise.
+            InputError: similarity that is not finite, a pruner that breaks its promise, or fewer tokens than crops
+                where each crop has a budget of its own.
         """
         kept = [Kept.everything(request.image) for request in requests]
         budgets: dict[int, list[int]] = {}
@@ -229,9 +232,10 @@ class Pipeline:
         chosen = pruners.get(run.pruner)
         with watch.span("score"):
             evidence = self._evidence(requests, texts, [request.seed(run.seed) for request in requests], chosen.reads)
+        choose = partial(each, chosen) if run.crop_budget == "each" else chosen
         with watch.span("prune"):
             # Apple's GPUs have no float64, in which the mixture adds up.
-            return chosen(evidence.on_cpu() if self._home.type == "mps" else evidence, keep)
+            return choose(evidence.on_cpu() if self._home.type == "mps" else evidence, keep)
 
     def _evidence(
         self, requests: Sequence[Request], texts: Sequence[Tensor], seeds: Sequence[int], reads: Collection[str]

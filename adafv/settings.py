@@ -13,6 +13,7 @@ from adafv.errors import InputError, shown
 
 DEMO = "demo"
 POSITIONS = ("compact", "original")
+CROP_BUDGETS = ("joint", "each")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("int8", "int4")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
@@ -88,6 +89,8 @@ class RunSettings:
         pruner: a name of `adafv.pruners.names()`.
         positions: `compact` renumbers the kept tokens (as published); `original` keeps the positions of the
             unpruned prompt.
+        crop_budget: `joint` chooses among the tokens of all crops together; `each` gives every crop of an image its
+            share of the budget, and chooses within it alone (`adafv.pruners.crops.shares` says how it is dealt out).
         max_new_tokens: tokens generated at most.
         temperature: 0 is greedy.
         top_p: nucleus sampling, used with `temperature` above 0.
@@ -102,6 +105,7 @@ class RunSettings:
     keep: Budget | str | int = "25%"
     pruner: str = "adafv"
     positions: Literal["compact", "original"] = "compact"
+    crop_budget: Literal["joint", "each"] = "joint"
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
@@ -116,6 +120,7 @@ class RunSettings:
         _check_text("pruner", self.pruner)
         pruners.check(self.pruner)
         _check_choice("positions", self.positions, POSITIONS)
+        _check_choice("crop_budget", self.crop_budget, CROP_BUDGETS)
         _check_text("system", "" if self.system is None else self.system)
         for name, kind in (("max_new_tokens", int), ("seed", int), ("temperature", float), ("top_p", float)):
             _check_number(name, getattr(self, name), whole=kind is int)

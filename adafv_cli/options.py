@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from adafv import __version__, chat_templates, pruners
 from adafv.errors import InputError
-from adafv.settings import ATTENTIONS, DTYPES, POSITIONS, QUANTIZATIONS, LoadSettings, RunSettings
+from adafv.settings import ATTENTIONS, CROP_BUDGETS, DTYPES, POSITIONS, QUANTIZATIONS, LoadSettings, RunSettings
 from adafv_cli import placement
 from adafv_cli.console import DEBUG, NORMAL, QUIET, Streams
 from adafv_cli.exits import UsageError
@@ -37,6 +37,7 @@ _MEMORY_HELP = "Memory per device: 0=20GiB,cpu=64GiB, or a JSON object or file o
 _TEMPLATE_HELP = f"Instead of the checkpoint's: a Jinja file, or {', '.join(chat_templates.NAMES)}."
 _KEEP_HELP = "Visual tokens kept per image: a number (128), a share (25%), or all."
 _POSITIONS_HELP = "compact renumbers the kept tokens, original leaves them their places."
+_CROPS_HELP = "joint chooses over all crops together, each within every crop its share."
 _VERBOSE_HELP = "-v: settings and a longer report; -vv: also library logs and tracebacks."
 
 _load, _prune, _answer, _output = (partial(_flag, panel) for panel in ("Model", "Pruning", "Answer", "Output"))
@@ -78,6 +79,7 @@ class RunFlags:
     keep: Annotated[str, _prune(_KEEP_HELP, "-k", "--keep", envvar="ADAFV_KEEP")] = str(RunSettings.keep)
     pruner: Annotated[str, _prune(f"{', '.join(pruners.names())}.", words=pruners.names())] = RunSettings.pruner
     positions: Annotated[str, _prune(_POSITIONS_HELP, words=POSITIONS)] = RunSettings.positions
+    crop_budget: Annotated[str, _prune(_CROPS_HELP, words=CROP_BUDGETS)] = RunSettings.crop_budget
     compare: Annotated[bool, _prune("Also run unpruned: speed-up, agreement.", "--compare")] = False
     max_new_tokens: Annotated[int, _answer("Length of an answer at most.")] = RunSettings.max_new_tokens
     temperature: Annotated[float, _answer("0 is greedy; above 0, sample.")] = RunSettings.temperature

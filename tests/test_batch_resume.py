@@ -153,6 +153,7 @@ def test_answers_that_are_there_twice_become_one(tmp_path: Path, model: FakeBatc
         (("--pruner", "uniform"), "pruner: adafv in the file, uniform asked"),
         (("-m", "other"), "model: demo in the file, other asked"),
         (("--positions", "original"), "positions: compact in the file, original asked"),
+        (("--crop-budget", "each"), "crop_budget: joint in the file, each asked"),
         (("--max-new-tokens", "9"), "max_new_tokens: 128 in the file, 9 asked"),
         (("--temperature", "0.5"), "temperature: 0.0 in the file, 0.5 asked"),
         (("--seed", "2"), "seed: 0 in the file, 2 asked"),

@@ -60,11 +60,11 @@ def test_next_counts_what_the_processor_expands(width: int, height: int) -> None
 @pytest.mark.parametrize(
     ("width", "height", "plan"),
     [
-        (640, 480, ImagePlan(5, 2304, 36, ((24, 24), (36, 48)))),
-        (336, 336, ImagePlan(3, 1152, 24, ((24, 24), (24, 24)))),
-        (90, 1, ImagePlan(3, 576, 0, ((24, 24),))),
-        (1, 90, ImagePlan(3, 576, 24, ((24, 24),))),
-        (1, 800, ImagePlan(4, 576, 72, ((24, 24),))),
+        (640, 480, ImagePlan(5, 2304, 36, ((24, 24), (36, 48)), (576, 432, 432, 432, 432))),
+        (336, 336, ImagePlan(3, 1152, 24, ((24, 24), (24, 24)), (576, 288, 288))),
+        (90, 1, ImagePlan(3, 576, 0, ((24, 24),), (576, 0, 0))),
+        (1, 90, ImagePlan(3, 576, 24, ((24, 24),), (576, 0, 0))),
+        (1, 800, ImagePlan(4, 576, 72, ((24, 24),), (576, 0, 0, 0))),
     ],
 )
 def test_next(width: int, height: int, plan: ImagePlan) -> None:

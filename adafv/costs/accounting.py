@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from adafv import flops, pruners
 from adafv.families.tower import feature_layers, tower_of
 from adafv.pruners import Work
+from adafv.pruners.crops import shares
 from adafv.records import Flops, MemoryBytes, TokenCounts
 
 
@@ -59,7 +61,9 @@ class Accountant:
             unpruned_total=vision + projector + sum(language(tokens.text + packed)),
         )
 
-    def selection(self, pruner: str, *, keep: int, visual: int, text: int, question: int) -> int:
+    def selection(
+        self, pruner: str, *, keep: int, visual: int, text: int, question: int, crops: Sequence[int] = ()
+    ) -> int:
         """Count the FLOPs of scoring `visual` tokens and choosing `keep` of them.
 
         Args:
@@ -67,11 +71,20 @@ class Accountant:
             keep, visual: K and N.
             text: tokens behind the image.
             question: those of them that are the question's own.
+            crops: candidates of each crop, where each has a budget of its own.
+
+        Raises:
+            InputError: fewer tokens than such crops.
         """
         chosen = pruners.get(pruner)
-        work = Work(visual, keep, question, self.text.hidden, self.vision.projector_in)
+        parts = zip(crops, shares(crops, keep), strict=True) if crops else [(visual, keep)]
+        works = [
+            Work(own, share, question, self.text.hidden, self.vision.projector_in)
+            for own, share in parts
+            if share < own  # or there is nothing to choose
+        ]
         scored = text if "text" in chosen.reads else 0
-        return flops.score(scored, visual, self.text.hidden) + chosen.flops(work)
+        return flops.score(scored, visual, self.text.hidden) + sum(map(chosen.flops, works))
 
     def memory(self, tokens: TokenCounts, *, packed: int, peak: int | None) -> MemoryBytes:
         """Count the key/value cache at the end of an answer; `packed` as of `flops`, `peak` is the device's."""

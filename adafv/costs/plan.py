@@ -78,6 +78,9 @@ def plan_answer(
         run: budget and pruner.
         prompt: lengths of text and answer; all text behind the image counts as the question's own.
         bytes_per_value: of the key/value cache.
+
+    Raises:
+        InputError: fewer tokens than crops where each crop has a budget of its own.
     """
     keep, after = run.pruned_to(image.visual), prompt.after
     tokens = TokenCounts(
@@ -93,7 +96,10 @@ def plan_answer(
     )
     accountant, score = Accountant.of(config, layers_that_run(config), bytes_per_value), 0
     if keep is not None:
-        score = accountant.selection(run.pruner, keep=keep, visual=image.visual, text=after, question=after)
+        crops = image.crop_sizes if run.crop_budget == "each" else ()
+        score = accountant.selection(
+            run.pruner, keep=keep, visual=image.visual, text=after, question=after, crops=crops
+        )
     return AnswerPlan(
         tokens=tokens,
         flops=accountant.flops(tokens, packed=image.packed, score=score, crops=image.crops),

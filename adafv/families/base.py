@@ -22,12 +22,14 @@ class ImagePlan:
         newlines: row ends of a mosaic, fed to the language model only when nothing is pruned.
         grids: (rows, columns) of the patch grids that the visual tokens make up, in order: one for a single crop;
             for a thumbnail and tiles the thumbnail's, then the unpadded mosaic's, unless that is empty.
+        crop_sizes: how many of the visual tokens come from each crop; none where there is one crop.
     """
 
     crops: int
     visual: int
     newlines: int
     grids: tuple[Grid, ...]
+    crop_sizes: tuple[int, ...] = ()
 
     @property
     def packed(self) -> int:

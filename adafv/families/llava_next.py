@@ -9,6 +9,8 @@ What differs from transformers:
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -41,12 +43,17 @@ class LlavaNextStages(Stages):
         tiles = torch.empty(1, tile_rows * side, tile_columns * side, device="meta")
         rows, columns = unpad_image(tiles, size).shape[1:]
         thumbnail = (side, side)
+        down, across = (
+            per_tile(range((tiles * side - length) // 2, (tiles * side + length) // 2), side, tiles)
+            for tiles, length in ((tile_rows, rows), (tile_columns, columns))
+        )
         return ImagePlan(
             crops=int(image_size_to_num_patches(size, resolutions, image)),
             visual=side**2 + rows * columns,
             newlines=rows,
             # Unpadding leaves no column of a strip that is thin enough, or no row.
             grids=(thumbnail, (rows, columns)) if rows * columns else (thumbnail,),
+            crop_sizes=(side**2, *(high * wide for high in down for wide in across)),
         )
 
     @property
@@ -89,6 +96,12 @@ class LlavaNextStages(Stages):
             image_newline=newline,
         )
         return torch.as_tensor(packed[0])
+
+
+def per_tile(lines: Iterable[int], side: int, tiles: int) -> list[int]:
+    """Count how many of the mosaic's rows (or columns) `lines` are in each of its `tiles`, of `side` rows each."""
+    counts = Counter(line // side for line in lines)
+    return [counts[tile] for tile in range(tiles)]
 
 
 LLAVA_NEXT = Family(

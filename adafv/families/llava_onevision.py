@@ -26,7 +26,7 @@ from adafv.evidence import Grid
 from adafv.families import templates
 from adafv.families.base import Family, ImagePlan
 from adafv.families.geometry import Box, Frame
-from adafv.families.llava_next import LlavaNextStages
+from adafv.families.llava_next import LlavaNextStages, per_tile
 from adafv.families.tower import check_tower
 
 _LARGEST_MOSAIC = re.compile(r"anyres_max_([1-9]\d{0,2})")
@@ -44,8 +44,20 @@ class LlavaOnevisionStages(LlavaNextStages):
             return image
         thumbnail, mosaic = image.grids
         rows, columns = _interpolated(config, mosaic)
-        visual = math.prod(thumbnail) + rows * columns
-        return replace(image, visual=visual, newlines=rows, grids=(thumbnail, (rows, columns)))
+        size, side = math.prod(thumbnail), thumbnail[0]
+        image_size, resolutions = config.vision_config.image_size, config.image_grid_pinpoints
+        tiles = get_anyres_image_grid_shape((height, width), resolutions, image_size)
+        down, across = (
+            per_tile([(count * side - whole) // 2 + middle for middle in _middles(left, whole)], side, count)
+            for count, whole, left in zip(tiles, mosaic, (rows, columns), strict=True)
+        )
+        return replace(
+            image,
+            visual=size + rows * columns,
+            newlines=rows,
+            grids=(thumbnail, (rows, columns)),
+            crop_sizes=(size, *(high * wide for high in down for wide in across)),
+        )
 
     def boxes(self, size: tuple[int, int], encoding: ImageEncoding) -> list[Box | None]:
         """Place the tokens as all stages do; one of the mosaic shows the part that interpolation made it of."""
@@ -139,10 +151,13 @@ def _interpolated(config: Any, mosaic: Grid) -> Grid:
 
 def _at_middles(grid: Tensor, rows: int, columns: int) -> Tensor:
     """Take the entry of `grid` under the middle of each cell of a coarser grid laid over it: (rows, columns)."""
-    down, across = (
-        (2 * torch.arange(n) + 1) * of // (2 * n) for n, of in zip((rows, columns), grid.shape, strict=True)
-    )
+    down, across = (torch.tensor(_middles(*parts)) for parts in zip((rows, columns), grid.shape, strict=True))
     return grid[down[:, None], across]
+
+
+def _middles(parts: int, whole: int) -> list[int]:
+    """Tell under which of `whole` places the middle of each of as many equal `parts` lies."""
+    return [(2 * part + 1) * whole // (2 * parts) for part in range(parts)]
 
 
 def _largest(config: Any) -> int:

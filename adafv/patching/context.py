@@ -22,6 +22,7 @@ def pruned(
     keep: Budget | str | int = "25%",
     pruner: str = "adafv",
     positions: Literal["compact", "original"] = "compact",
+    crop_budget: Literal["joint", "each"] = "joint",
     seed: int = 0,
 ) -> Iterator[None]:
     """Prune the images of every prompt that `model.generate` is given while the `with` lasts.
@@ -32,7 +33,7 @@ def pruned(
 
     Args:
         model: a `LlavaForConditionalGeneration` or its kin of transformers, in evaluation mode.
-        keep, pruner, positions, seed: as in `RunSettings`.
+        keep, pruner, positions, crop_budget, seed: as in `RunSettings`.
 
     Raises:
         CheckpointError: a model that `adafv.wrap` would refuse, too.
@@ -40,7 +41,7 @@ def pruned(
             raises the latter where a prompt has several images or no text behind its image, and without a cache that
             grows.
     """
-    run = RunSettings(keep=keep, pruner=pruner, positions=positions, seed=seed)
+    run = RunSettings(keep=keep, pruner=pruner, positions=positions, crop_budget=crop_budget, seed=seed)
     family, inner = checked(model), model.model
     if any(isinstance(getattr(hook, "__self__", None), Patches) for hook in inner._forward_pre_hooks.values()):
         raise InputError("the model is being pruned already", "end the other `with adafv.pruned(...)` first")

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from adafv.budget import Budget
-from adafv.errors import InputError
+from adafv.errors import InputError, shown
 from adafv.evidence import Evidence, check_scores
 from adafv.pruners import Pruner
+from adafv.pruners.crops import each
 from adafv.pruners.mixture import mixture
 
 PRUNER = Pruner(mixture, reads=frozenset({"text"}))
 
 
-def select(saliency: Tensor, similarity: Tensor, keep: Budget | str | int, *, crop: Tensor | None = None) -> Tensor:
+def select(
+    saliency: Tensor,
+    similarity: Tensor,
+    keep: Budget | str | int,
+    *,
+    crop: Tensor | None = None,
+    crop_budget: Literal["joint", "each"] = "joint",
+) -> Tensor:
     """AdaFV's choice from two scores per visual token.
 
     Args:
@@ -21,13 +31,15 @@ def select(saliency: Tensor, similarity: Tensor, keep: Budget | str | int, *, cr
         similarity: (B, N), text-to-image similarity; compared as float32.
         keep: the budget: `128`, `"25%"` or `"all"`.
         crop: (B, N) int64, the crop of each candidate, counted from 0; one crop when omitted.
+        crop_budget: `joint` chooses among all crops together, `each` within every crop its share of the budget.
 
     Returns:
         (B, K) int64, distinct, ascending; K is N when the budget is larger.
 
     Raises:
         BudgetError: `keep` is no budget.
-        InputError: shapes that differ, or scores that are NaN, infinite or negative.
+        InputError: shapes that differ, scores that are NaN, infinite or negative, another `crop_budget`, or with
+            `each` fewer tokens than crops.
     """
     if saliency.ndim != 2 or saliency.shape != similarity.shape or not saliency.numel():
         raise InputError(
@@ -38,5 +50,10 @@ def select(saliency: Tensor, similarity: Tensor, keep: Budget | str | int, *, cr
         raise InputError(f"crop {tuple(crop.shape)} does not number the crop of each score, from 0", "give (B, N)")
     check_scores("saliency", saliency)
     check_scores("similarity", similarity)
-    evidence = Evidence.of_scores(saliency, similarity[:, None], crop)
-    return mixture(evidence, Budget.parse(keep).tokens(saliency.shape[1])).indices
+    if crop_budget not in ("joint", "each"):
+        raise InputError(f"crop_budget: {shown(crop_budget)} is not one of joint, each", "choose from joint, each")
+    evidence, visual = Evidence.of_scores(saliency, similarity[:, None], crop), saliency.shape[1]
+    count = Budget.parse(keep).tokens(visual)
+    if crop_budget == "each" and count < visual:
+        return each(mixture, evidence, count, rescore=False).indices
+    return mixture(evidence, count).indices

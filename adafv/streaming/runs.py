@@ -23,8 +23,8 @@ class Asked:
 
 
 def unpruned(run: RunSettings) -> RunSettings:
-    """Change settings to keep every visual token."""
-    return replace(run, keep="all", pruner="none")
+    """Change settings to keep every visual token, over whatever crops."""
+    return replace(run, keep="all", pruner="none", crop_budget="joint")
 
 
 def grid(run: RunSettings, pruners: Iterable[str], budgets: Iterable[str]) -> list[RunSettings]:

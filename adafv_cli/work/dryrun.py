@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from adafv.errors import ImageError
+from adafv.errors import ImageError, InputError
 from adafv.records import Answer, Failure, Question
 from adafv.settings import LoadSettings, RunSettings
 from adafv.versions import check_versions
@@ -121,7 +121,12 @@ class DryRun:
             return
         width, height = size
         text = -(-len(line.text) // LETTERS_PER_TOKEN)
-        self.estimate.add(cost(width, height, text), line.source)
+        try:
+            planned = cost(width, height, text)
+        except InputError as error:
+            self._fail(replace(line, failure=Failure(type(error).__name__, error.what, error.fix)))
+            return
+        self.estimate.add(planned, line.source)
         if len(self.first) < PROBED:
             self.first.append(line.question)
 

@@ -12,6 +12,7 @@ from adafv.errors import cut
 from adafv_cli.exits import UsageError
 from adafv_cli.files import status, written_into
 
+_BEFORE = {"crop_budget": "joint"}  # settings that older versions did not have, as they worked
 _IN_LINES = {"model": "model_id", "pruner": "pruner", "keep": "keep"}  # setting: field of an answer
 
 
@@ -69,7 +70,8 @@ def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -
         first: an answer of the log.
         settings: of this run.
     """
-    recorded = {name: first.get(key) for name, key in _IN_LINES.items()} | settings_in(path)
+    left = settings_in(path)
+    recorded = {name: first.get(key) for name, key in _IN_LINES.items()} | (_BEFORE | left if left else {})
     return [
         f"{name}: {recorded[name]} in the file, {value} asked"
         for name, value in settings.items()
