@@ -86,8 +86,9 @@ class Answering:
         watch.add("vision", sum(request.cost.vision_s for request in requests if request.cost is not None))
         begun = self.pipeline.begin(requests, run, watch)
         longest = max((len(decoded.result().ids) for _, decoded in begun if decoded.done()), default=0)
+        report = partial(self._report, watch=watch, longest=longest)
         return [
-            Pending(kept, decoded, partial(self._report, request, run=run, watch=watch, longest=longest))
+            Pending(kept, decoded, partial(report, request, run=request.settings(run)))
             for request, (kept, decoded) in zip(requests, begun, strict=True)
         ]
 
@@ -108,7 +109,7 @@ class Answering:
             metadata=question.metadata,
             image=question.about(None),
             pruner=run.pruner,
-            keep=run.budget.text,
+            keep=run.keeping(question.keep).budget.text,
         )
 
     def _report(self, request: Request, outcome: Outcome, run: RunSettings, watch: Stopwatch, longest: int) -> Answer:

@@ -147,7 +147,7 @@ class Pipeline:
         kept = [Kept.everything(request.image) for request in requests]
         budgets: dict[int, list[int]] = {}
         for number, request in enumerate(requests):
-            keep = run.pruned_to(request.image.visual)
+            keep = request.settings(run).pruned_to(request.image.visual)
             if keep is not None:
                 budgets.setdefault(keep, []).append(number)
         for keep, numbers in budgets.items():
@@ -217,7 +217,7 @@ class Pipeline:
         """
         if self.context is None:
             return None
-        keep, text = run.pruned_to(request.image.visual), request.prompt.text_tokens
+        keep, text = request.settings(run).pruned_to(request.image.visual), request.prompt.text_tokens
         visual = len(request.image.packed) if keep is None or run.positions == "original" else keep
         if text + visual > self.context:
             raise InputError(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from adafv.budget import Budget
 from adafv.notebook import answer_html
 
 QuestionId = str | int | float | bool | None
@@ -24,6 +25,10 @@ class Question:
         text: the question itself.
         metadata: whatever else its owner wants back with the answer.
         image_name: what the answer calls the image; a path's own text where there is none.
+        keep: its own budget, in any form that `Budget.parse` takes, which wins over `RunSettings.keep`.
+
+    Raises:
+        BudgetError: `keep` is no budget.
     """
 
     question_id: QuestionId
@@ -31,6 +36,11 @@ class Question:
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     image_name: str | None = None
+    keep: Budget | str | int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            object.__setattr__(self, "keep", Budget.parse(self.keep))
 
     def about(self, key: str | None) -> ImageRef:
         """Name the image for an answer.

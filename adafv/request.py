@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from adafv.encoding import ImageEncoding
 from adafv.prompt import Prompt
 from adafv.records import Question
+from adafv.settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Request:
     cost: EncodingCost | None = None
     image_key: str | None = None
     strikes: int = 0
+
+    def settings(self, run: RunSettings) -> RunSettings:
+        """Tell how this request is answered within a run: its question's own budget wins."""
+        return run.keeping(self.question.keep)
 
     def seed(self, seed: int) -> int:
         """Seed whatever is drawn for this request: by the question's own id, not by its place in a batch.

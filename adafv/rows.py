@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from adafv.errors import AdaFVError, ImageError, InputError, shown
+from adafv.budget import Budget
+from adafv.errors import AdaFVError, BudgetError, ImageError, InputError, shown
 from adafv.records import Answer, Question
 
 IDS = ("question_id", "id", "custom_id")  # of several, the first counts and the others are metadata
 TEXTS = ("text", "question", "prompt")
+TAKEN = ("image", "keep", "metadata")  # what else is no metadata
 
 Row = Mapping[str, Any]
 
@@ -22,7 +24,7 @@ def questions_of(
 
     Args:
         items: rows have an `image` and a `text`, `question` or `prompt`, perhaps a `question_id`, `id` or `custom_id`
-            (their number, from 0, where not), and metadata.
+            (their number, from 0, where not), perhaps a `keep` of their own, and metadata.
         failed: makes the answer of a question that cannot be answered.
     """
     for number, item in enumerate(items):
@@ -49,7 +51,7 @@ def _read(number: int, row: Row) -> tuple[Question, AdaFVError | None]:
     text: Any = None if text_name is None else row[text_name]
     own = row.get("metadata") or {}
     metadata = dict(own) if isinstance(own, Mapping) else {"metadata": own}
-    metadata |= {key: value for key, value in row.items() if key not in (id_name, text_name, "image", "metadata")}
+    metadata |= {key: value for key, value in row.items() if key not in (id_name, text_name, *TAKEN)}
     image, name = row.get("image"), None
     if isinstance(image, Mapping):  # as `datasets` has one that is not decoded: bytes, and the path they came from
         name = image.get("path")
@@ -63,7 +65,11 @@ def _read(number: int, row: Row) -> tuple[Question, AdaFVError | None]:
     if not _is_id(question_id):
         error = InputError(f"{id_name}: {shown(question_id)} is no id", "an id is a string or a number")
         question_id = number
-    return Question(question_id, image, text, metadata, name), error
+    try:
+        keep = None if row.get("keep") is None else Budget.parse(row["keep"])
+    except BudgetError as refused:
+        keep, error = None, refused
+    return Question(question_id, image, text, metadata, name, keep), error
 
 
 def _is_id(value: object) -> bool:

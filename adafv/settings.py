@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Literal
 
@@ -132,10 +133,19 @@ class RunSettings:
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p: {self.top_p} is not in (0, 1]", "use 1 to switch it off")
 
+    def keeping(self, keep: Budget | str | int | None) -> RunSettings:
+        """Change the budget to a question's own, where it has one; a run that prunes nothing stays as it is."""
+        return self if keep is None or self.pruner == "none" else _keeping(self, keep)
+
     def pruned_to(self, visual: int) -> int | None:
         """Count the visual tokens kept of an image with `visual` candidates; `None` where nothing is pruned."""
         keep = self.budget.tokens(visual)
         return None if self.pruner == "none" or keep >= visual else keep
+
+
+@lru_cache(4096)
+def _keeping(run: RunSettings, keep: Budget | str | int) -> RunSettings:
+    return replace(run, keep=keep)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ Answer the questions of a JSONL file: one line in, one line out, in order.
   adafv batch questions.jsonl --keep 128 -o answers.jsonl --resume
   cat questions.jsonl | adafv batch - --image-folder photos > answers.jsonl
 
-A line of INPUT is {"question_id": 7, "image": "a.jpg", "text": "what is this?"}.
+A line of INPUT is {"question_id": 7, "image": "a.jpg", "text": "what is this?"};
+its own "keep", if it has one, wins over --keep.
 At a terminal each line is an answer, in a pipe or a file it is JSON.
 With -o, nothing is lost: a run that was interrupted or killed goes on with
 --resume. A line that cannot be answered gets an error in its place.
@@ -112,13 +113,13 @@ def _dry_run(
     streams: Streams, load: LoadSettings, run: RunSettings, batch: BatchSettings, flags: BatchFlags, source: Source
 ) -> Exit:
     """Check what can be checked; nothing is written, and the output is read only to see what is left to do."""
-    found = Found()
+    found, keys = Found(), Keys(flags.repeated_ids)
     if flags.file is not None and flags.file.exists():
         if flags.resume:
-            found = read(flags.file, Keys(flags.repeated_ids))
+            found = read(flags.file, keys)
         elif flags.file.is_file() and flags.file.stat().st_size and not flags.force:
             raise UsageError(f"-o: {flags.file} exists", "--resume goes on with it, --force replaces it")
-    questions = Questions(source, Shard.parse(flags.shard), found.done, Keys(flags.repeated_ids))
+    questions = Questions(source, Shard.parse(flags.shard), found.done, keys, [Setting.of(run)])
     if source.file is not None:
         questions.census()
     dry = DryRun(streams, load, run, questions)

@@ -23,7 +23,7 @@ TERMINAL = {"typer", "rich"}
 ROOMS: dict[str, str] = {
     "errors": "",
     "notebook": "",
-    "records": "notebook",
+    "records": "budget notebook",
     "flops": "",
     "words": "",
     "timing": "",
@@ -43,7 +43,7 @@ ROOMS: dict[str, str] = {
     "pruners": "budget errors evidence flops memory signals",
     "settings": "budget chat_templates errors pruners",
     "families": "encoding errors evidence images signals",
-    "request": "encoding prompt records",
+    "request": "encoding prompt records settings",
     "decoding": "errors settings timing",
     "costs": "errors families flops pruners records settings",
     "loading": "chat_templates demo errors families memory prompt settings",
@@ -54,7 +54,7 @@ ROOMS: dict[str, str] = {
     "figures": "",
     "answering": "costs decoding encoding errors families images loading pipeline prompt records report request"
     " settings timing",
-    "rows": "errors records",
+    "rows": "budget errors records",
     "engine": "answering errors explanation families images loading records request rows settings streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",

@@ -73,13 +73,13 @@ class Encoded:
         firsts: dict[RunSettings, RunSettings] = {}
         slots: dict[RunSettings, list[int]] = {}
         for slot, run in enumerate(ticket.runs):
-            first = firsts.setdefault(effective(run, encoding.visual), run)
+            own = run.keeping(ticket.question.keep)
+            first = firsts.setdefault(effective(own, encoding.visual), run)
             slots.setdefault(first, []).append(slot)
         return cls(ticket, ticket.question, ticket.prompt, key, encoding, slots)
 
     def fill(self, run: RunSettings, answer: Answer) -> None:
         """Put an answer into the slots of `run`, each under its own settings' names."""
         for slot in self.slots[run]:
-            own = self.ticket.runs[slot]
-            same = own == run
-            self.ticket.answers[slot] = answer if same else replace(answer, pruner=own.pruner, keep=own.budget.text)
+            own = self.ticket.runs[slot].keeping(self.question.keep)
+            self.ticket.answers[slot] = replace(answer, pruner=own.pruner, keep=own.budget.text)

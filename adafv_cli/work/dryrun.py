@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from adafv.budget import Budget
 from adafv.errors import ImageError, InputError
 from adafv.records import Answer, Failure, Question
 from adafv.settings import LoadSettings, RunSettings
@@ -42,6 +43,9 @@ class Cost:
     answering: int
     unpruned_answering: int
     crops: int
+
+
+_CostOf = Callable[[int, int, int, Budget | None], Cost]
 
 
 @dataclass
@@ -110,7 +114,7 @@ class DryRun:
             self._streams.console.print(summary.failures(self.tally), soft_wrap=True)
         return Exit.SOME_FAILED if self.failed else Exit.OK
 
-    def _look_at(self, line: Line, cost: Callable[[int, int, int], Cost]) -> None:
+    def _look_at(self, line: Line, cost: _CostOf) -> None:
         if line.failure is not None:
             self._fail(line)
             return
@@ -122,7 +126,7 @@ class DryRun:
         width, height = size
         text = -(-len(line.text) // LETTERS_PER_TOKEN)
         try:
-            planned = cost(width, height, text)
+            planned = cost(width, height, text, line.keep)
         except InputError as error:
             self._fail(replace(line, failure=Failure(type(error).__name__, error.what, error.fix)))
             return
@@ -191,15 +195,15 @@ def _image_size(source: str | bytes) -> tuple[int, int] | Failure:
         return Failure(type(error).__name__, error.what, error.fix)
 
 
-def _costs(config: Any, run: RunSettings) -> Callable[[int, int, int], Cost]:
-    """Make a function of an image's width and height and the tokens of a question."""
+def _costs(config: Any, run: RunSettings) -> _CostOf:
+    """Make a function of an image's width and height, the tokens of a question and its own budget."""
     from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 
     @lru_cache(_REMEMBERED)
-    def cost(width: int, height: int, text: int) -> Cost:
+    def cost(width: int, height: int, text: int, keep: Budget | None) -> Cost:
         image = plan_image(config, height, width)
         prompt = PromptPlan(TEMPLATE_BEFORE, TEMPLATE_AFTER + text, _generated(run))
-        plan = plan_answer(config, image, run, prompt)
+        plan = plan_answer(config, image, run.keeping(keep), prompt)
         encoding = plan.flops.vision + plan.flops.projector
         return Cost(
             visual=plan.tokens.visual,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from adafv.budget import Budget
 from adafv.errors import InputError
 from adafv.records import QuestionId
 from adafv.settings import RunSettings
@@ -29,19 +30,25 @@ class Setting(NamedTuple):
         """Name the settings of a run."""
         return cls(run.pruner, run.budget.text)
 
+    def keeping(self, keep: Budget | None) -> Setting:
+        """Change the budget to a line's own, where it has one, as `RunSettings.keeping` does."""
+        return self if keep is None or self.pruner == "none" else self._replace(keep=keep.text)
+
 
 class Subject(NamedTuple):
-    """What an answer is about, in three keys of 64 bits: its question, and its image by name and by content."""
+    """What an answer is about, in keys of 64 bits: its question, its image by name and by content, and its budget."""
 
     text: int
     name: int
     content: int
+    keep: int
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Subject:
         """Make the keys of an answer as it was read."""
         image = answer["image"]
-        return cls(key_of(str(answer.get("prompt"))), key_of(str(image["name"])), key_of(image["key"]))
+        about = (str(answer.get("prompt")), str(image["name"]), image["key"], str(answer.get("keep")))
+        return cls(*map(key_of, about))
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Found:
         repeated: answers beyond the first to one id.
         good_bytes: the length without a torn last line.
         torn_bytes: the length of that.
-        first: the first answer.
+        first: the first answer; without `keep` where others have another one, as lines may have their own.
         last: the id of the last whole line, as JSON.
         places: of a sweep's answered lines, key of the id to where in the file.
     """
@@ -167,23 +174,22 @@ def _note(answer: dict[str, Any], found: Found, path: Path, keys: Keys) -> None:
         found.failed += 1
         return
     key, subject = keys.of(answer), Subject.of(answer)
-    if found.first is not None and not keys.settings and _setting(answer) != _setting(found.first):
+    before = found.done.get(key, subject)
+    first = found.first = found.first or answer
+    if not keys.settings and (answer.get("pruner") != first.get("pruner") or subject.keep != before.keep):
         what = f"-o: {path.name} has answers under several settings"
         raise InputError(what, "go on as it was begun: with `adafv sweep`")
+    if answer.get("keep") != first.get("keep"):
+        first.pop("keep", None)
     if key not in found.done:
         found.done[key] = subject
-        found.first = found.first or answer
         if keys.settings:
             found.places[key] = found.good_bytes
         return
     found.repeated += 1
-    if found.done[key].text != subject.text:
+    if before.text != subject.text:
         what = f"-o: {path.name} has answers to different questions with question_id {found.last}"
         raise InputError(what, "go on as it was begun: with --repeated-ids")
-    if found.done[key].content != subject.content:
+    if before.content != subject.content:
         what = f"-o: {path.name} has answers about different images with question_id {found.last}"
         raise InputError(what, "write to another file, or replace this one with --force")
-
-
-def _setting(answer: Mapping[str, Any]) -> tuple[Any, Any]:
-    return answer.get("pruner"), answer.get("keep")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
+from adafv.budget import Budget
 from adafv.errors import ImageError, InputError, InternalError
-from adafv.rows import IDS, TEXTS, named
+from adafv.rows import IDS, TAKEN, TEXTS, named
 from adafv_cli.work.lines import Line
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -51,7 +52,7 @@ def parse(number: int, raw: bytes | None, folder: Path) -> Line:
     line = Line(number, number)
     try:
         found = _object(raw)
-        for step in (_with_id, _with_metadata, _with_text, partial(_with_image, folder=folder)):
+        for step in (_with_id, _with_metadata, _with_text, _with_keep, partial(_with_image, folder=folder)):
             line = step(line, found)
             if line.failure is not None:
                 break
@@ -109,7 +110,7 @@ def _with_id(line: Line, found: dict[str, Any]) -> Line:
 
 
 def _with_metadata(line: Line, found: dict[str, Any]) -> Line:
-    known = {named(IDS, found), named(TEXTS, found), "image", "metadata"}
+    known = {named(IDS, found), named(TEXTS, found), *TAKEN}
     own = found.get("metadata", {})
     metadata = dict(own) if isinstance(own, dict) else {"metadata": own}
     metadata |= {key: value for key, value in found.items() if key not in known}
@@ -140,6 +141,11 @@ def _with_text(line: Line, found: dict[str, Any]) -> Line:
     except UnicodeEncodeError:
         return line.failed(InputError(f"{name}: half a surrogate pair in {_short(text)}", "save it as UTF-8"))
     return line
+
+
+def _with_keep(line: Line, found: dict[str, Any]) -> Line:
+    keep = found.get("keep")
+    return line if keep is None else replace(line, keep=Budget.parse(keep))
 
 
 def _with_image(line: Line, found: dict[str, Any], folder: Path) -> Line:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adafv.errors import AdaFVError
+from adafv.budget import Budget
+from adafv.errors import AdaFVError, ImageError
 from adafv.records import Answer, Failure, Question, QuestionId
 from adafv.settings import RunSettings
 
@@ -25,6 +26,7 @@ class Line:
         image: the image as it is written in the line.
         source: what to open: a path, or the bytes of a data URI.
         metadata: what else the line holds.
+        keep: its own budget, where it has one.
         failure: why it is no question.
         has_id: whether the id is its own, or is missing from a line that could be read.
     """
@@ -35,13 +37,14 @@ class Line:
     image: str = ""
     source: str | bytes = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    keep: Budget | None = None
     failure: Failure | None = None
     has_id: bool = False
 
     @property
     def question(self) -> Question:
         """What the library takes."""
-        return Question(self.question_id, self.source, self.text, self.metadata, self.image_name)
+        return Question(self.question_id, self.source, self.text, self.metadata, self.image_name, self.keep)
 
     @property
     def image_name(self) -> str:
@@ -67,7 +70,7 @@ class Line:
             metadata=self.metadata,
             image=self.question.about(None) if self.image else None,
             pruner=run.pruner,
-            keep=run.budget.text,
+            keep=run.keeping(self.keep).budget.text,
             error=self.failure,
         )
 
@@ -88,6 +91,16 @@ def id_key(question_id: QuestionId, *more: str) -> int:
     if isinstance(question_id, float) and question_id.is_integer():
         question_id = int(question_id)
     return key_of(json.dumps([question_id, *more]))
+
+
+def content_key_of(source: str | bytes) -> int | None:
+    """Make the key of an image's bytes; `None` where they cannot be read."""
+    from adafv.images import content_key
+
+    try:
+        return key_of(content_key(source))
+    except ImageError:
+        return None
 
 
 def encoded(answer: Answer, *, ascii_only: bool = False) -> str:

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from adafv.errors import ImageError, InputError, shown
+from adafv.errors import InputError, shown
 from adafv_cli.exits import UsageError
 from adafv_cli.work.earlier import Keys, Setting, Subject
-from adafv_cli.work.lines import Line, id_key, key_of
+from adafv_cli.work.lines import Line, content_key_of, id_key, key_of
 from adafv_cli.work.source import Source
 
 _OWN_ID = "give each line an id of its own, or none"
 _REMEMBERED = 4_096  # images that are not looked at again
 _STAY = (
-    "lines must keep their ids (a line without one has its number) and their images: "
+    "lines must keep their ids (a line without one has its number), images and budgets: "
     "write to another file with -o, or use --force"
 )
 
@@ -90,7 +90,7 @@ class Questions:
     _seen: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._content_of_file = lru_cache(_REMEMBERED)(_content_key)
+        self._content_of_file = lru_cache(_REMEMBERED)(content_key_of)
 
     def census(self) -> Census:
         """Look through a file once; of each line, only a key of 64 bits is kept.
@@ -147,7 +147,11 @@ class Questions:
 
     def left(self, line: Line) -> list[Setting]:
         """List the settings under which a line is not answered yet."""
-        return [setting for setting in self.settings if self.key(line, setting) not in self.done or not line.has_id]
+        return [setting for setting in self.asked(line) if self.key(line, setting) not in self.done or not line.has_id]
+
+    def asked(self, line: Line) -> list[Setting]:
+        """List the settings that a line is answered under: with its own budget, all others come to the same."""
+        return list(dict.fromkeys(setting.keeping(line.keep) for setting in self.settings))
 
     def key(self, line: Line, setting: Setting) -> int:
         """Make the key of a line's answer."""
@@ -183,21 +187,25 @@ class Questions:
     def _id(self, line: Line) -> int:
         return id_key(line.question_id, *((line.text,) if self.keys.repeated_ids else ()))
 
-    def _done(self, line: Line) -> list[int]:
-        """List the keys of the line's answers that there are already."""
-        return [key for setting in self.settings if (key := self.key(line, setting)) in self.done]
+    def _done(self, line: Line) -> dict[Setting, Subject]:
+        """Tell what the answers are about that the line has already."""
+        done = ((setting, self.done.get(self.key(line, setting))) for setting in self.asked(line))
+        return {setting: subject for setting, subject in done if subject is not None}
 
     def _other_subject(self, line: Line) -> str | None:
         """Tell what a line's answers so far are about, if not about this line: `about another image`, say.
 
         The image's bytes are read but not decoded; one that is not there any more is compared by its name.
         """
-        done = [self.done[key] for key in self._done(line)] if line.has_id else []
+        there = self._done(line) if line.has_id else {}
+        done = there.values()
         if any(subject.text != key_of(line.text) for subject in done):
             return "to another question"
+        if any(subject.keep != key_of(setting.keep) for setting, subject in there.items()):
+            return "under another budget"
         content = None
         if done and line.failure is None:  # data URIs are not remembered: they are long, and seldom there twice
-            content = (self._content_of_file if isinstance(line.source, str) else _content_key)(line.source)
+            content = (self._content_of_file if isinstance(line.source, str) else content_key_of)(line.source)
         for subject in done:
             same_name = subject.name == key_of(line.image_name)
             if (content is None and not same_name) or content not in (None, subject.content):
@@ -234,13 +242,3 @@ def _is_missing(path: str) -> bool:
         return not Path(path).exists()
     except (OSError, ValueError):
         return True
-
-
-def _content_key(source: str | bytes) -> int | None:
-    """Make the key of an image's bytes; `None` where they cannot be read."""
-    from adafv.images import content_key
-
-    try:
-        return key_of(content_key(source))
-    except ImageError:
-        return None

@@ -71,7 +71,7 @@ def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -
         settings: of this run.
     """
     left = settings_in(path)
-    recorded = {name: first.get(key) for name, key in _IN_LINES.items()} | (_BEFORE | left if left else {})
+    recorded = {name: first[key] for name, key in _IN_LINES.items() if key in first} | (_BEFORE | left if left else {})
     return [
         f"{name}: {recorded[name]} in the file, {value} asked"
         for name, value in settings.items()

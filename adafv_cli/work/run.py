@@ -74,9 +74,6 @@ class Run:
     model: Model | None = field(init=False, default=None)
     stream: SweepStream | None = field(init=False, default=None)
 
-    def __post_init__(self) -> None:
-        self._named = {Setting.of(run): run for run in self.runs}
-
     def go(self) -> Exit:
         """Answer everything, and return how it went.
 
@@ -193,11 +190,12 @@ class Run:
         """Give what the library takes of the lines, held back while too much of them waits in memory."""
         for line in lines:
             held.add(len(line.source) if isinstance(line.source, bytes) else 0)
-            runs = [self._named[setting] for setting in self.questions.left(line)]
+            runs = {Setting.of(run).keeping(line.keep): run for run in reversed(self.runs)}
+            left = [runs[setting] for setting in self.questions.left(line)]
             if line.failure is None:
-                yield Asked(line.question, tuple(runs))
+                yield Asked(line.question, tuple(left))
             else:
-                yield [line.refused(model.model_id, run) for run in runs]
+                yield [line.refused(model.model_id, run) for run in left]
 
     def _conclude(self, outcome: str) -> None:
         made = self.results.made()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from adafv.budget import Budget
 from adafv.errors import shown
 from adafv.quality.sheet import Sheet
 from adafv.records import Answer
@@ -68,18 +69,18 @@ class SweepResults:
         self._streams, self._log, self._questions = streams, log, questions
         self._wanted, self._model = wanted, model
         self._sheet = Sheet(questions.settings, wanted.by)
-        self._asked: deque[int] = deque()
+        self._asked: deque[tuple[int, Budget | None]] = deque()
         self._points: list[Point] = []
         self._recommendation: Recommendation | None = None
 
     def meet(self, line: Line, left: Sequence[Setting]) -> None:
         """Put a line on the sheet, with what was answered in an earlier run."""
         number = self._sheet.question(line.image_key, line.metadata)
-        for setting in self._questions.settings:
+        for setting in self._questions.asked(line):
             if self._log is not None and setting not in left:
-                self._sheet.add(number, self._log.earlier(self._questions.key(line, setting)))
+                self._mark(number, line.keep, self._log.earlier(self._questions.key(line, setting)))
         if left:
-            self._asked.append(number)
+            self._asked.append((number, line.keep))
 
     def take(self, answers: Sequence[Answer]) -> None:
         """Mark the answers of a line, and write them.
@@ -87,11 +88,17 @@ class SweepResults:
         Raises:
             AdaFVError: they cannot be written.
         """
-        number = self._asked.popleft()
+        number, keep = self._asked.popleft()
         for answer in answers:
-            self._sheet.add(number, answer.to_json())
+            self._mark(number, keep, answer.to_json())
             if self._log is not None:
                 self._log.write(answer)
+
+    def _mark(self, number: int, keep: Budget | None, answer: Mapping[str, Any]) -> None:
+        """Put an answer under its setting; one with the line's own budget under all that it stands for."""
+        for setting in self._questions.settings:
+            if setting.keeping(keep) == (answer["pruner"], answer["keep"]):
+                self._sheet.add(number, {**answer, "keep": setting.keep})
 
     def summary(self, tally: Tally, counters: Mapping[str, int]) -> Text:
         """Say how many answers were made, and from how many encodings."""
