@@ -67,10 +67,13 @@ def divprune(case: Case) -> Score:
 
 
 def cdpruner(case: Case) -> Score:
-    """What is left of token i, scaled by its relevance, orthogonal to all kept ones: by projection, not by Cholesky."""
-    best = [max(cosine(word, token) for word in case.text) for token in case.tokens]
-    span = max(best) - min(best)
-    relevance = [(value - min(best) + 1e-6) / span if span > 1e-7 else 1.0 for value in best]
+    """What is left of token i, scaled by its relevance, orthogonal to all kept ones: by projection, not by Cholesky.
+
+    What is in the span of the kept ones comes after all others, by relevance.
+    """
+    mean = [sum(cosine(word, token) for word in case.text) / len(case.text) for token in case.tokens]
+    span = max(mean) - min(mean)
+    relevance = [(value - min(mean) + 1e-6) / span if span > 1e-7 else 1.0 for value in mean]
     unit = [[x / max(math.sqrt(dot(v, v)), 1e-12) for x in v] for v in case.tokens]
 
     def without(basis: list[Vector], i: int) -> Vector:
@@ -92,7 +95,7 @@ def cdpruner(case: Case) -> Score:
 
     def score(kept: list[int], i: int) -> float:
         left = without(span_of(tuple(kept)), i)
-        return relevance[i] ** 2 * dot(left, left) if dot(left, left) > 1e-9 else 0.0
+        return relevance[i] ** 2 * dot(left, left) if dot(left, left) > 1e-5 else relevance[i] - 2
 
     return score
 

@@ -77,8 +77,8 @@ def divprune(one: Picture, kept: list[int]) -> Tensor:
 
 
 def cdpruner(one: Picture, kept: list[int]) -> Tensor:
-    best = (normalize(one.text, dim=-1) @ normalize(one.tokens, dim=-1).T).amax(dim=0)
-    relevance = (best - best.min() + 1e-6) / (best.max() - best.min())
+    mean = (normalize(one.text, dim=-1) @ normalize(one.tokens, dim=-1).T).mean(dim=0)
+    relevance = (mean - mean.min() + 1e-6) / (mean.max() - mean.min())
     scaled = relevance[:, None] * normalize(one.tokens, dim=-1)
     if kept:
         basis = torch.linalg.qr(scaled[kept].T).Q

@@ -11,12 +11,12 @@ import torch
 import adafv
 from adafv import InputError, Question, pruners
 from adafv.evidence import Evidence
-from adafv.pruners import READABLE
+from adafv.pruners import READABLE, cdpruner
 from adafv.pruners.uniform import _points
 from tests import tiny
 from tests.conftest import noise
 from tests.pruner_cases import draw, drawn, gathered, spoiled
-from tests.pruner_references import Case
+from tests.pruner_references import Case, cosine, dot
 
 GRIDS = (((4, 6),), ((3, 3), (5, 7)), ((2, 2), (1, 9)))
 NAMES = [name for name in pruners.BUILT_IN if name != "none"]
@@ -131,6 +131,17 @@ def test_a_copy_comes_after_everything_that_is_no_copy(name: str) -> None:
     (case,) = cases()[:1]
     copied = replace(case, tokens=case.tokens[:8] * 3)
     assert pruners.get(name)(gathered([copied]), 8).indices[0].tolist() == list(range(8))
+
+
+def test_what_kept_tokens_span_comes_last_by_relevance() -> None:
+    (case,) = cases()[:1]
+    rng = random.Random(9)
+    mixtures = [[rng.uniform(-1, 1) for _ in range(4)] for _ in range(24)]
+    columns = list(zip(*case.tokens[:4], strict=True))
+    flat = replace(case, tokens=[[dot(own, column) for column in columns] for own in mixtures])
+    taken = cdpruner.order(gathered([flat]), 24)[0].tolist()
+    mean = [sum(cosine(word, token) for word in case.text) / len(case.text) for token in flat.tokens]
+    assert taken[4:] == sorted(taken[4:], key=lambda i: -mean[i]) != sorted(taken[4:])
 
 
 def test_saliency_and_similarity_keep_the_best() -> None:

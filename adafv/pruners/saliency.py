@@ -1,4 +1,8 @@
-"""The most salient tokens (FasterVLM, arXiv 2412.01818), with the same fair share for each crop as in AdaFV."""
+"""The most salient tokens (FasterVLM, arXiv 2412.01818), with the same fair share for each crop as in AdaFV.
+
+Where the released code differs: it takes K / crops of each crop (`--crop-budget each`), where here a crop that gives
+fewer leaves the rest to the others; attention is float32 here, whatever the model's precision.
+"""
 
 from __future__ import annotations
 

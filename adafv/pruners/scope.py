@@ -3,6 +3,9 @@
 Token k is covered by the kept token that it is most like: `m_k = max(0, max over kept i of cos(f_k, f_i))`, of the
 vision tower's features. Each time the token is taken with the largest `s_i * sum_k max(0, cos(f_k, f_i) - m_k)`.
 
+Where the released code differs: it chooses K / crops in each crop on its own (`--crop-budget each`), and in the model's
+half precision; here cosines are float32 and sums exact.
+
 2 N^2 C FLOPs and 4 N^2 bytes for the cosines of all pairs; then at most K N^2 comparisons, of which the CPU makes
 only those in rows whose coverage changed: about N of them at first, and soon few.
 """
