@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from adafv.chat_templates import SYSTEM_TEXTS, system_name
 from adafv.costs.accounting import Accountant
 from adafv.decoding import Decoded
 from adafv.encoding import ImageEncoding
 from adafv.errors import AdaFVError
+from adafv.families.templates import is_vicuna
 from adafv.families.tower import layers_that_run
 from adafv.images import open_image
 from adafv.loading.checkpoint import Checkpoint
@@ -21,6 +23,7 @@ from adafv.records import Answer, Failure, Latency, Question
 from adafv.report import reported
 from adafv.request import EncodingCost, Request
 from adafv.settings import RunSettings
+from adafv.setup import Setup
 from adafv.timing import Stopwatch
 
 
@@ -62,7 +65,21 @@ class Answering:
         Raises:
             InputError: an empty question, or one that the template cannot take.
         """
-        return self._prompter.prompt(question.text, run.system)
+        return self._prompter.prompt(question.text, self._system(run))
+
+    def check(self, run: RunSettings) -> None:
+        """Refuse settings that no question can be answered under with this checkpoint.
+
+        Raises:
+            InputError: padding where an image is cut into tiles.
+        """
+        self.pipeline.padded(run)
+
+    def setup(self, run: RunSettings) -> Setup | None:
+        """Tell how questions are asked, where that is not the default; raises as `check`."""
+        crops = "each" if run.each_crop else "joint"
+        found = Setup(run.protocol, self.pipeline.padded(run), system_name(self._system(run)), crops)
+        return None if found == Setup() else found
 
     def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
         """Make the answer of a question that cannot be answered."""
@@ -92,13 +109,22 @@ class Answering:
             for request, (kept, decoded) in zip(requests, begun, strict=True)
         ]
 
-    def encode(self, source: Any) -> tuple[ImageEncoding, EncodingCost]:
-        """Open and encode one image, and tell what that took; raises `ImageError`, `OutOfMemoryError`."""
+    def encode(self, source: Any, run: RunSettings | None = None) -> tuple[ImageEncoding, EncodingCost]:
+        """Open and encode one image, padded or not as `run` says, and tell what that took.
+
+        Raises:
+            ImageError, OutOfMemoryError: it cannot be.
+        """
         watch = Stopwatch(self.pipeline.devices)
         with watch.span("preprocess"):
-            pixels = self.pipeline.preprocess(open_image(source))
+            pixels = self.pipeline.preprocess(open_image(source), run)
         (encoding,) = self.pipeline.encode([pixels], watch)
         return encoding, EncodingCost(watch["preprocess"], watch["vision"])
+
+    def _system(self, run: RunSettings) -> str | None:
+        if run.system is None and run.protocol is not None and is_vicuna(self._checkpoint.model.config):
+            return SYSTEM_TEXTS["vicuna"]
+        return run.system
 
     def _blank(self, question: Question, run: RunSettings) -> Answer:
         return Answer(
@@ -110,6 +136,7 @@ class Answering:
             image=question.about(None),
             pruner=run.pruner,
             keep=run.keeping(question.keep).budget.text,
+            setup=self.setup(run),
         )
 
     def _report(self, request: Request, outcome: Outcome, run: RunSettings, watch: Stopwatch, longest: int) -> Answer:

@@ -1,4 +1,4 @@
-"""Chat templates for checkpoints that come without one: the prompts that model cards document, and files of a user.
+"""Chat templates for checkpoints that come without one, and system texts: what model cards document, and a user's own.
 
 Each documented one renders a system turn, where there is one, and one user turn, the image before the question.
 """
@@ -6,6 +6,7 @@ Each documented one renders a system turn, where there is one, and one user turn
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,23 @@ _DOCUMENTED = {
 }
 NAMES = tuple(_DOCUMENTED)
 
+_CURIOUS = (
+    "A chat between a curious {0} and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the {0}'s questions."
+)
+SYSTEM_TEXTS = {
+    "vicuna": _CURIOUS.format("user"),  # `vicuna_v1` of LLaVA's code: what LLaVA-1.5 was trained and evaluated with
+    "vicuna-next": _CURIOUS.format("human"),  # model cards of LLaVA-NeXT on Vicuna, and of ViP-LLaVA
+    "yi": "Answer the questions.",
+    "qwen": "You are a helpful assistant.",
+    "llama3-next": (
+        "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+        "provides, and assist the user with a variety of tasks using natural language."
+    ),
+}
+"""Documented system texts, by the name of the template that they belong to."""
+_ONE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
 
 @dataclass(frozen=True)
 class ChatTemplate:
@@ -122,6 +140,27 @@ def chosen(value: str) -> ChatTemplate:
         size = "empty" if not text.strip() else f"larger than {_LARGEST:,} bytes"
         raise InputError(f"chat_template: {cut(value)!r} is {size}", fix)
     return ChatTemplate(value, text)
+
+
+def system_text(value: str) -> str:
+    """Look up a documented system text by its name; anything but a single word in lower case is the text itself.
+
+    Raises:
+        InputError: a name that is not known.
+    """
+    if value in SYSTEM_TEXTS:
+        return SYSTEM_TEXTS[value]
+    if _ONE_NAME.fullmatch(value):
+        known = ", ".join(SYSTEM_TEXTS)
+        raise InputError(
+            f"system: {cut(value)!r} is no known name", f"choose from {known}, or give a text of several words"
+        )
+    return value
+
+
+def system_name(text: str | None) -> str | None:
+    """Tell a documented system text by its name, any other by itself."""
+    return next((name for name, known in SYSTEM_TEXTS.items() if known == text), text)
 
 
 def identity(value: str | None) -> str | None:

@@ -19,10 +19,12 @@ class Pixels:
     Args:
         values: (crops, 3, H, W) float32 on the CPU.
         size: (height, width) of the original image.
+        padded: whether it was padded to a square first.
     """
 
     values: Tensor
     size: tuple[int, int]
+    padded: bool = False
 
 
 @dataclass(frozen=True)

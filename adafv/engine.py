@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from adafv.answering import Answering
@@ -63,10 +63,12 @@ class Model(Answering):
         """Positions that prompt and answer may take together; `None` where the configuration says nothing."""
         return self.pipeline.context
 
-    def describe(self) -> dict[str, object]:
-        """Tell what the load settings came to."""
+    def describe(self, run: RunSettings | None = None) -> dict[str, object]:
+        """Tell what the load settings came to, and with `run` how questions are then asked (`setup`)."""
         model = self._checkpoint.model
-        return {
+        setup = None if run is None else self.setup(run)
+        asked = {} if run is None else {"setup": None if setup is None else asdict(setup)}
+        return asked | {
             "model": self.model_id,
             "family": self._checkpoint.family.model_type,
             "chat_template": self._prompter.template.name,
@@ -104,9 +106,9 @@ class Model(Answering):
         run = _run_settings(run, settings)
         asked = [Question(number, image, text) for number, text in enumerate(questions)]
         prompts = [self.render(question, run) for question in asked]
-        encoding, cost = self.encode(image)
+        encoding, cost = self.encode(image, run)
         if run.compare:
-            encoding, cost = self.encode(image)  # measured warm, as the language model's runs will be
+            encoding, cost = self.encode(image, run)  # measured warm, as the language model's runs will be
         key = content_key(image)
         for question, prompt in zip(asked, prompts, strict=True):
             request = Request(question, prompt, encoding, cost if question is asked[0] else None, key)
@@ -118,10 +120,10 @@ class Model(Answering):
         if run.compare:
             raise InputError("compare: an explanation is of one answer", "compare with `ask`")
         picture = open_image(image)
-        asked, (encoding, cost) = Question(0, image, question), self.encode(picture)
+        asked, (encoding, cost) = Question(0, image, question), self.encode(picture, run)
         request = Request(asked, self.render(asked, run), encoding, cost, content_key(image))
         ((answer, outcome),) = self.outcomes([request], run)
-        return explain(self.pipeline, self._checkpoint.processor, picture, request, outcome.kept, answer)
+        return explain(self.pipeline, self._checkpoint.processor, picture, request, outcome.kept, answer, run)
 
     def batch(
         self,
@@ -156,6 +158,7 @@ class Model(Answering):
         """Answer as `batch` does, with everything to choose."""
         if run.compare:
             raise InputError("compare: a batch's latency says nothing of one question's", "compare with `ask`")
+        self.check(run)
         return AnswerStream(self, items, run, batch or BatchSettings(), stop)
 
     def sweep(
@@ -183,6 +186,7 @@ class Model(Answering):
             raise InputError(what, "sweep each on its own")
         if runs[0].compare:
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
+        self.check(runs[0])
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)
 
     def _compared(self, request: Request, run: RunSettings) -> Answer:

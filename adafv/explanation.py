@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from adafv.notebook import explanation_html
 from adafv.pipeline import Kept, Pipeline
 from adafv.records import Answer
 from adafv.request import Request
+from adafv.settings import RunSettings
 from adafv.words import words_of
 
 _DPI = 120  # of the picture in a notebook
@@ -88,6 +89,7 @@ class Explanation:
         tokens: in the order of the grids, row by row.
         words: of the prompt behind the image, in order.
         saliency: what the tokens' is: `attention of [CLS]`, or `attention received` where the tower has no [CLS].
+        square: the image padded to a square, where it was.
     """
 
     answer: Answer
@@ -97,6 +99,7 @@ class Explanation:
     tokens: tuple[VisualToken, ...]
     words: tuple[Word, ...]
     saliency: str
+    square: Image.Image | None = None
 
     @property
     def layers(self) -> list[range]:
@@ -106,6 +109,19 @@ class Explanation:
             layers.append(range(start, start + rows * columns))
             start += rows * columns
         return layers
+
+    def padded(self) -> Explanation:
+        """Explain in terms of the padded image, padding and all; itself where nothing was padded."""
+        if self.square is None:
+            return self
+        side, (crop,) = self.square.width, self.crops
+        left, top = (side - self.image.width) // 2, (side - self.image.height) // 2
+        frame = crop.frame.moved(left, top, side)
+        patch = frame.width // self.grids[0][1]
+        boxes = (frame.cell(token.cell, self.grids[0][1], patch) for token in self.tokens)
+        tokens = tuple(replace(token, box=box) for token, box in zip(self.tokens, boxes, strict=True))
+        crops = (replace(crop, frame=frame),)
+        return replace(self, image=self.square, square=None, crops=crops, tokens=tokens)
 
     @property
     def has_split(self) -> bool:
@@ -146,7 +162,13 @@ class Explanation:
 
 
 def explain(
-    pipeline: Pipeline, processor: Any, image: Image.Image, request: Request, kept: Kept, answer: Answer
+    pipeline: Pipeline,
+    processor: Any,
+    image: Image.Image,
+    request: Request,
+    kept: Kept,
+    answer: Answer,
+    run: RunSettings,
 ) -> Explanation:
     """Explain an answer that was given.
 
@@ -157,16 +179,17 @@ def explain(
         request: that it answers.
         kept: what was answered with.
         answer: its report.
+        run: what it was answered under.
 
     Raises:
         InputError: similarity that is not finite.
     """
-    pixels, encoding = pipeline.preprocess(image), request.image
+    pixels, encoding = pipeline.preprocess(image, run), request.image
     similarity = pipeline.scores(request).similarity[0]
-    frames = pipeline.frames(pixels.size)
+    frames = pipeline.stages.frames(pixels.size, pixels.padded)
     texts, owners = words_of(processor.tokenizer, request.prompt.after)
     similar, matching = (values.tolist() for values in similarity.max(dim=0))
-    boxes = pipeline.boxes(pixels.size, encoding)
+    boxes = pipeline.stages.boxes(pixels.size, encoding, pixels.padded)
     places = zip(encoding.crop.tolist(), encoding.cell.tolist(), boxes, strict=True)
     scored = zip(encoding.saliency.tolist(), similar, (owners[token] for token in matching), strict=True)
     fates = zip(*(_fates(encoding.candidates, kept)), strict=True)
@@ -179,7 +202,8 @@ def explain(
             VisualToken(*place, *score, *fate) for place, score, fate in zip(places, scored, fates, strict=True)
         ),
         words=_words(texts, owners, request.prompt.question_span, similarity.amax(dim=1).tolist()),
-        saliency=pipeline.saliency,
+        saliency=pipeline.stages.saliency,
+        square=pipeline.stages.square(image) if pixels.padded else None,
     )
 
 

@@ -74,6 +74,24 @@ def check_resized(image: Image.Image, shortest_edge: int, *, max_pixels: int = M
         raise ImageError(f"image of {width} x {height} is too thin: {grown}", "crop it or pad its short side")
 
 
+def square(image: Image.Image, colour: tuple[int, int, int], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Pad an RGB image to a square, the image in its middle: `expand2square` of LLaVA's code (`mm_utils.py`).
+
+    Raises:
+        ImageError: the square would have more than `max_pixels` pixels.
+    """
+    width, height = image.size
+    side = max(width, height)
+    if width == height:
+        return image
+    if side**2 > max_pixels:
+        what = f"image of {width} x {height} is too large to be padded to a square"
+        raise ImageError(what, "make it smaller, or leave --pad out")
+    padded = Image.new("RGB", (side, side), colour)
+    padded.paste(image, ((side - width) // 2, (side - height) // 2))
+    return padded
+
+
 def content_key(source: ImageSource) -> str:
     """Hash an image to 64 hex digits that are equal for equal content, so that it is encoded once.
 

@@ -18,7 +18,6 @@ from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import InputError
 from adafv.evidence import Evidence, Selection, check_scores
 from adafv.families.base import Family
-from adafv.families.geometry import Box, Frame
 from adafv.families.hooks import execution_device
 from adafv.memory import is_out_of_memory, memory_explained
 from adafv.pruners.crops import each
@@ -79,18 +78,27 @@ class Pipeline:
         self.decoder = decoder or Generating(model)
         # Positions that the model was made for, of prompt and answer together; `None` where its config says nothing.
         self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
-        self._stages = family.stages(model, processor)
+        self.stages = family.stages(model, processor)
         self._home = execution_device(self.model.get_input_embeddings())
         held = {parameter.device for parameter in self.model.parameters() if parameter.device.type != "meta"}
         self.devices = sorted(held | {self._home}, key=str)
 
-    def preprocess(self, image: Image) -> Pixels:
+    def padded(self, run: RunSettings) -> bool:
+        """Tell whether images are padded to a square; raises `InputError` where they cannot be."""
+        return self.stages.padded(run.pad, run.protocol)
+
+    def preprocess(self, image: Image, run: RunSettings | None = None) -> Pixels:
         """Turn one RGB image into pixels on the CPU; may be called from any thread.
 
+        Args:
+            image: upright.
+            run: says whether to pad it to a square; without, the checkpoint's preprocessor does.
+
         Raises:
-            ImageError: a strip too thin to be resized.
+            ImageError: a strip too thin to be resized, or too long to be padded.
+            InputError: padding where an image is cut into tiles.
         """
-        return self._stages.preprocess(image)
+        return self.stages.preprocess(image, self.padded(run or RunSettings()))
 
     @torch.inference_mode()
     def encode(self, images: list[Pixels], watch: Stopwatch) -> list[ImageEncoding]:
@@ -101,7 +109,7 @@ class Pipeline:
             OutOfMemoryError: too many crops at once.
         """
         with watch.span("vision"), memory_explained():
-            encodings = [encoding.to(self._home) for encoding in self._stages.encode(images)]
+            encodings = [encoding.to(self._home) for encoding in self.stages.encode(images)]
         for encoding in encodings:
             check_scores("saliency", encoding.saliency)
         return encodings
@@ -166,19 +174,6 @@ class Pipeline:
         """
         return self._evidence([request], [self._embed(request)], [0], {"text"})
 
-    def frames(self, size: tuple[int, int]) -> list[Frame]:
-        """Tell where the crops of an image of `size` (height, width) lie in it."""
-        return self._stages.frames(size)
-
-    def boxes(self, size: tuple[int, int], encoding: ImageEncoding) -> list[Box | None]:
-        """Tell what each candidate of an image of `size` (height, width) shows of it; `None` where that is padding."""
-        return self._stages.boxes(size, encoding)
-
-    @property
-    def saliency(self) -> str:
-        """What the saliency of its images is: `attention of [CLS]`, or `attention received` where there is no [CLS]."""
-        return self._stages.saliency
-
     def peak_bytes(self) -> int | None:
         """Most memory that tensors took on the accelerators since the last `run` began; `None` on CPUs."""
         tracked = [device for device in self.devices if device.type == "cuda"]
@@ -207,7 +202,7 @@ class Pipeline:
 
     def _embed(self, request: Request) -> Tensor:
         """Embed all text of a prompt, that before the image first: (T, D)."""
-        return self._stages.embed(request.prompt.before + request.prompt.after)
+        return self.stages.embed(request.prompt.before + request.prompt.after)
 
     def _room(self, request: Request, run: RunSettings) -> int | None:
         """Count the tokens that may be generated before the context is full; the last one takes no position.
@@ -232,7 +227,7 @@ class Pipeline:
         chosen = pruners.get(run.pruner)
         with watch.span("score"):
             evidence = self._evidence(requests, texts, [request.seed(run.seed) for request in requests], chosen.reads)
-        choose = partial(each, chosen) if run.crop_budget == "each" else chosen
+        choose = partial(each, chosen) if run.each_crop else chosen
         with watch.span("prune"):
             # Apple's GPUs have no float64, in which the mixture adds up.
             return choose(evidence.on_cpu() if self._home.type == "mps" else evidence, keep)

@@ -11,6 +11,7 @@ from typing import Any
 
 from adafv.budget import Budget
 from adafv.notebook import answer_html
+from adafv.setup import Setup
 
 QuestionId = str | int | float | bool | None
 
@@ -209,6 +210,7 @@ class Answer:
     memory_bytes: MemoryBytes | None = None
     error: Failure | None = None
     compare: Comparison | None = None
+    setup: Setup | None = None
 
     @property
     def latency(self) -> Latency | None:
@@ -237,8 +239,9 @@ class Answer:
         }
         for name in ("tokens", "latency_s", "flops", "memory_bytes", "error"):
             out[name] = _plain(getattr(self, name))
-        if self.compare is not None:
-            out["compare"] = _plain(self.compare)
+        for name in ("compare", "setup"):
+            if getattr(self, name) is not None:
+                out[name] = _plain(getattr(self, name))
         return out
 
     def _repr_html_(self) -> str:

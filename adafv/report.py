@@ -72,7 +72,7 @@ def _selection_flops(request: Request, tokens: TokenCounts, run: RunSettings, ac
     keep, (first, end) = run.pruned_to(tokens.visual), request.prompt.question_span
     if keep is None:
         return 0
-    text, crops = len(request.prompt.after), request.image.crop_sizes if run.crop_budget == "each" else ()
+    text, crops = len(request.prompt.after), request.image.crop_sizes if run.each_crop else ()
     return accountant.selection(
         run.pruner, keep=keep, visual=tokens.visual, text=text, question=end - first, crops=crops
     )

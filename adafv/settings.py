@@ -11,6 +11,7 @@ from typing import Literal
 from adafv import chat_templates, pruners
 from adafv.budget import Budget
 from adafv.errors import InputError, shown
+from adafv.setup import PROTOCOLS, PUBLISHED_BY_CROP
 
 DEMO = "demo"
 POSITIONS = ("compact", "original")
@@ -96,7 +97,13 @@ class RunSettings:
         temperature: 0 is greedy.
         top_p: nucleus sampling, used with `temperature` above 0.
         seed: of sampling and of the `random` pruner.
-        system: system text; `None` leaves it to the checkpoint's template.
+        system: system text, or a name of `adafv.chat_templates.SYSTEM_TEXTS`; `None` leaves it to the checkpoint's
+            template.
+        pad: pad images to a square, as LLaVA's own `image_aspect_ratio=pad`, rather than let the image processor cut
+            their sides off; `None` leaves it to the checkpoint's preprocessor.
+        protocol: `published` sets what is left open here as the published tables were made: `pad` where an image is one
+            crop, the system text where the checkpoint is a Vicuna; and a budget for each crop where the pruner was
+            published so, whatever `crop_budget` says.
         compare: also run unpruned.
 
     Raises:
@@ -112,6 +119,8 @@ class RunSettings:
     top_p: float = 1.0
     seed: int = 0
     system: str | None = None
+    pad: bool | None = None
+    protocol: str | None = None
     compare: bool = False
     budget: Budget = field(init=False, repr=False)
 
@@ -122,7 +131,13 @@ class RunSettings:
         pruners.check(self.pruner)
         _check_choice("positions", self.positions, POSITIONS)
         _check_choice("crop_budget", self.crop_budget, CROP_BUDGETS)
-        _check_text("system", "" if self.system is None else self.system)
+        if self.system is not None:
+            _check_text("system", self.system)
+            object.__setattr__(self, "system", chat_templates.system_text(self.system))  # the name is the text
+        if self.protocol is not None:
+            _check_choice("protocol", self.protocol, PROTOCOLS)
+        if self.pad is not None and not isinstance(self.pad, bool):
+            raise InputError(f"pad: {shown(self.pad)} is neither true nor false", "give one of the two, or None")
         for name, kind in (("max_new_tokens", int), ("seed", int), ("temperature", float), ("top_p", float)):
             _check_number(name, getattr(self, name), whole=kind is int)
             object.__setattr__(self, name, kind(getattr(self, name)))  # numpy's are no JSON
@@ -132,6 +147,11 @@ class RunSettings:
             raise InputError(f"temperature: {self.temperature} is negative or not finite", "use 0 for greedy")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p: {self.top_p} is not in (0, 1]", "use 1 to switch it off")
+
+    @property
+    def each_crop(self) -> bool:
+        """Whether every crop of an image has a budget of its own."""
+        return self.crop_budget == "each" or (self.protocol is not None and self.pruner in PUBLISHED_BY_CROP)
 
     def keeping(self, keep: Budget | str | int | None) -> RunSettings:
         """Change the budget to a question's own, where it has one; a run that prunes nothing stays as it is."""

@@ -137,7 +137,7 @@ def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[st
     """List what two runs must share to write into one file: all that changes an answer, but keep and pruner."""
     found: dict[str, Any] = {name: getattr(load, name) for name in ("model", "revision", "dtype", "quantize")}
     found["chat_template"] = chat_templates.identity(load.chat_template)
-    names = ("positions", "crop_budget", "system", "max_new_tokens", "temperature", "top_p", "seed")
+    names = ("positions", "crop_budget", "system", "pad", "protocol", "max_new_tokens", "temperature", "top_p", "seed")
     return found | {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}
 
 

@@ -25,7 +25,7 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
 
     Raises:
         CheckpointError, DeviceError: as `adafv.load`.
-        UsageError: a chat template that cannot be used.
+        UsageError: a chat template or padding that cannot be used.
     """
     check_versions()
     hub = settings.model != DEMO and not is_there(Path(settings.model))
@@ -36,6 +36,10 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
             model = load(settings)
         except InputError as error:
             raise template_error(error) from error
+    try:
+        model.check(run)
+    except InputError as error:
+        raise UsageError(f"--{error.what}", error.fix) from error
     for note in model.notes:
         streams.note(note)
     if model.context is not None and run.max_new_tokens > model.context:
@@ -64,7 +68,7 @@ def load_for_image(source: str | bytes, settings: LoadSettings, run: RunSettings
     if model.is_demo and not is_scene(source):
         streams.note(DEMO_NOTE)
     if streams.verbosity >= VERBOSE:
-        streams.say(report.settings(model.describe(), run))
+        streams.say(report.settings(model.describe(run), run))
     return model
 
 

@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from adafv import __version__, chat_templates, pruners
 from adafv.errors import InputError
 from adafv.settings import ATTENTIONS, CROP_BUDGETS, DTYPES, POSITIONS, QUANTIZATIONS, LoadSettings, RunSettings
+from adafv.setup import PROTOCOLS
 from adafv_cli import placement
 from adafv_cli.console import DEBUG, NORMAL, QUIET, Streams
 from adafv_cli.exits import UsageError
@@ -38,6 +39,9 @@ _TEMPLATE_HELP = f"Instead of the checkpoint's: a Jinja file, or {', '.join(chat
 _KEEP_HELP = "Visual tokens kept per image: a number (128), a share (25%), or all."
 _POSITIONS_HELP = "compact renumbers the kept tokens, original leaves them their places."
 _CROPS_HELP = "joint chooses over all crops together, each within every crop its share."
+_SYSTEM_HELP = f"System text, or one of {', '.join(chat_templates.SYSTEM_TEXTS)}; default: the template's."
+_PROTOCOL_HELP = "published: --pad, --system, --crop-budget as published tables were made."
+_PAD_HELP = "Pad images to a square; default: as the checkpoint's files say."
 _VERBOSE_HELP = "-v: settings and a longer report; -vv: also library logs and tracebacks."
 
 _load, _prune, _answer, _output = (partial(_flag, panel) for panel in ("Model", "Pruning", "Answer", "Output"))
@@ -85,7 +89,9 @@ class RunFlags:
     temperature: Annotated[float, _answer("0 is greedy; above 0, sample.")] = RunSettings.temperature
     top_p: Annotated[float, _answer("Nucleus sampling, with --temperature.")] = RunSettings.top_p
     seed: Annotated[int, _answer("Of sampling, and of the random pruner.")] = RunSettings.seed
-    system: Annotated[str | None, _answer("System text, instead of the checkpoint's own.")] = None
+    system: Annotated[str | None, _answer(_SYSTEM_HELP, words=tuple(chat_templates.SYSTEM_TEXTS))] = None
+    pad: Annotated[bool | None, _answer(_PAD_HELP, "--pad/--no-pad", show_default=False)] = None
+    protocol: Annotated[str | None, _answer(_PROTOCOL_HELP, words=PROTOCOLS)] = None
 
     def settings(self, ctx: typer.Context) -> RunSettings:
         """Make the library's settings.

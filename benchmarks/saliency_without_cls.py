@@ -34,7 +34,7 @@ def received(query: torch.Tensor, keys: torch.Tensor, heads: int, scale: float) 
 @contextmanager
 def reading(model: adafv.Model, name: str) -> Iterator[None]:
     """Let the model read its saliency from something else."""
-    stages: Any = model.pipeline._stages
+    stages: Any = model.pipeline.stages
     kind, features = stages._kind, stages._vision_features
     if name == "attention received":
         stages._kind = replace(kind, attention=received)

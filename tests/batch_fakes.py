@@ -151,7 +151,10 @@ class FakeBatchModel:
     runs: list[tuple[RunSettings, BatchSettings]] = field(default_factory=list)
     loaded: list[LoadSettings] = field(default_factory=list)
 
-    def describe(self) -> dict[str, object]:
+    def check(self, run: RunSettings) -> None:
+        pass
+
+    def describe(self, run: RunSettings | None = None) -> dict[str, object]:
         return {"model": self.model_id, "devices": "cpu", "dtype": "float32"}
 
     def says(self, question: Question, run: RunSettings) -> str:

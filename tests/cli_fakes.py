@@ -55,7 +55,10 @@ class FakeModel:
     asked: list[tuple[Any, list[str], RunSettings]] = field(default_factory=list)
     loaded: list[LoadSettings] = field(default_factory=list)
 
-    def describe(self) -> dict[str, object]:
+    def check(self, run: RunSettings) -> None:
+        pass
+
+    def describe(self, run: RunSettings | None = None) -> dict[str, object]:
         return {"model": self.model_id, "devices": "cpu", "dtype": "float32"}
 
     def answer(self, image: Any, questions: Sequence[str], run: RunSettings) -> Iterator[Answer]:

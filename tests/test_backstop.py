@@ -108,10 +108,10 @@ def test_preparing_a_line_is_covered_too(llava: adafv.Model, monkeypatch: pytest
             raise RecursionError("render")
         return render(self, question, *others)
 
-    def blind(self: Pipeline, image: Any) -> Any:
+    def blind(self: Pipeline, image: Any, *others: Any) -> Any:
         if image.width == 70:
             raise AttributeError("preprocess")
-        return preprocess(self, image)
+        return preprocess(self, image, *others)
 
     monkeypatch.setattr(prefetching, "content_key", keyless)
     monkeypatch.setattr(adafv.Model, "render", wordless)

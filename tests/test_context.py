@@ -51,7 +51,7 @@ def test_a_prompt_longer_than_the_context_takes_no_memory(
     llava: adafv.Model, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(llava, monkeypatch, length - 1)
-    monkeypatch.setattr(llava.pipeline._stages, "embed", lambda _ids: pytest.fail("it was embedded"))
+    monkeypatch.setattr(llava.pipeline.stages, "embed", lambda _ids: pytest.fail("it was embedded"))
     with pytest.raises(InputError, match=rf"takes {length} positions \({KEEP} visual\), the model has {length - 1}"):
         llava.ask(noise(60, 60), QUESTION, keep=KEEP)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -65,6 +65,8 @@ CASES = {
     ),
 }  # fmt: skip
 QUESTION = "What is shown in this image?"
+VICUNAS = {"llava-1.5-7b", "llava-1.5-13b", "llava-1.5-13b, first revision", "llava-v1.6-vicuna-7b",
+           "llava-v1.6-vicuna-13b"}  # fmt: skip
 SIZES = [(336, 336), (90, 700), (1000, 120)]
 
 
@@ -110,6 +112,23 @@ def test_text_span_is_exactly_the_question_and_the_template_s_tail(loaded: Loade
     assert ids.count(image_id) == (1176 if loaded.next else 576)
     assert prompt.before == ids[: ids.index(image_id)]
     assert prompt.after == ids[ids.index(image_id) + ids.count(image_id) :]
+
+
+def test_the_published_protocol_asks_as_llava_s_own_code_does(loaded: Loaded) -> None:
+    """`conv_vicuna_v1` for the Vicunas, which answers of both versions were evaluated with; others as documented."""
+    run = adafv.RunSettings(protocol="published")
+    vicuna = (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        f"detailed, and polite answers to the user's questions. USER: <image>\n{QUESTION} ASSISTANT:"
+    )
+    is_vicuna = next(name for name, config in CONFIGS.items() if config is loaded.config) in VICUNAS
+    asked = adafv.Question(0, None, QUESTION)
+    assert loaded.model.render(asked, run).text == (vicuna if is_vicuna else loaded.text)
+    setup = loaded.model.setup(run)
+    assert setup is not None and setup.system == ("vicuna" if is_vicuna else None)
+    assert setup.pad == (not loaded.next)
+    if is_vicuna:
+        assert "Be kind. USER" in loaded.model.render(asked, replace(run, system="Be kind.")).text
 
 
 def test_keep_all_equals_stock(loaded: Loaded) -> None:

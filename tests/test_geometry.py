@@ -26,6 +26,7 @@ CLIPS: dict[str, Any] = {
     ),
     "cut, not resized": CLIPImageProcessorPil(do_resize=False, crop_size=SQUARE),
     "padded to a square": LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": TILE}, crop_size=SQUARE),
+    "padded to a square before": LlavaImageProcessorPil(do_pad=True, size=SQUARE, crop_size=SQUARE),
     "LLaVA's own, without padding": LlavaImageProcessorPil(size={"shortest_edge": TILE}, crop_size=SQUARE),
 }
 SIZES = [
@@ -41,7 +42,7 @@ def small(resolutions: list[list[int]]) -> LlavaNextImageProcessorPil:
 def framed(width: int, height: int, processor: Any) -> list[Frame]:
     if isinstance(processor, LlavaNextImageProcessorPil):
         return thumbnail_and_tiles(width, height, processor, processor.image_grid_pinpoints)
-    return [single_crop(width, height, processor)]
+    return [single_crop(width, height, processor, getattr(processor, "do_pad", False))]
 
 
 def crops(pixels: np.ndarray[Any, Any], processor: Any) -> np.ndarray[Any, Any]:

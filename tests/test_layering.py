@@ -23,7 +23,8 @@ TERMINAL = {"typer", "rich"}
 ROOMS: dict[str, str] = {
     "errors": "",
     "notebook": "",
-    "records": "budget notebook",
+    "setup": "",
+    "records": "budget notebook setup",
     "flops": "",
     "words": "",
     "timing": "",
@@ -41,19 +42,19 @@ ROOMS: dict[str, str] = {
     "encoding": "evidence",
     "signals": "encoding evidence",
     "pruners": "budget errors evidence flops memory signals",
-    "settings": "budget chat_templates errors pruners",
+    "settings": "budget chat_templates errors pruners setup",
     "families": "encoding errors evidence images signals",
     "request": "encoding prompt records settings",
     "decoding": "errors settings timing",
     "costs": "errors families flops pruners records settings",
     "loading": "chat_templates demo errors families memory prompt settings",
     "pipeline": "decoding encoding errors evidence families memory pruners request settings signals timing",
-    "explanation": "families figures notebook pipeline records request words",
+    "explanation": "families figures notebook pipeline records request settings words",
     "report": "costs pipeline records request settings",
     "streaming": "encoding errors images memory pipeline prompt records request settings timing",
     "figures": "",
-    "answering": "costs decoding encoding errors families images loading pipeline prompt records report request"
-    " settings timing",
+    "answering": "chat_templates costs decoding encoding errors families images loading pipeline prompt records report"
+    " request settings setup timing",
     "rows": "budget errors records",
     "engine": "answering errors explanation families images loading records request rows settings streaming",
     "__main__": "",  # runs the command line by name

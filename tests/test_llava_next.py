@@ -70,7 +70,7 @@ def test_grids_add_up_to_the_candidates(model: adafv.Model, size: tuple[int, int
 
 
 def encoding_pixels(model: adafv.Model, image: Image.Image) -> Pixels:
-    return model.pipeline._stages.preprocess(image)
+    return model.pipeline.stages.preprocess(image)
 
 
 def test_newlines_are_fed_only_when_nothing_is_pruned(model: adafv.Model) -> None:
@@ -86,7 +86,7 @@ def test_newlines_are_fed_only_when_nothing_is_pruned(model: adafv.Model) -> Non
 
 
 def test_crops_of_another_grid_are_refused(model: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    stages: Any = model.pipeline._stages
+    stages: Any = model.pipeline.stages
     small = tiny.image_processor()
     monkeypatch.setattr(stages._processor, "image_processor", small)
     with pytest.raises(CheckpointError, match=r"made 1 crops of 56 x 56 pixels where the model takes 5 of 56 x 56"):

@@ -27,7 +27,7 @@ TILE = 168  # 12 x 12 patches
 def glass(tmp_path_factory: pytest.TempPathFactory) -> adafv.Model:
     folder = tiny.save_llava_next(tmp_path_factory.mktemp("glass"), tile=TILE)
     model = adafv.load(str(folder), dtype="float32", device_map="cpu")
-    stages: Any = model.pipeline._stages
+    stages: Any = model.pipeline.stages
     images = model._checkpoint.processor.image_processor
 
     def see(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

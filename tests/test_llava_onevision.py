@@ -145,7 +145,7 @@ def test_tokens_tile_the_layer_and_their_cells_hold_their_middles(model: adafv.M
 def test_boxes_are_where_the_pixels_come_from(folder: Path, size: tuple[int, int]) -> None:
     """Through a tower of glass: what comes out of it for a patch is the mean colour of its own pixels."""
     glass = adafv.load(str(folder), dtype="float32", device_map="cpu")
-    stages: Any = glass.pipeline._stages
+    stages: Any = glass.pipeline.stages
     images = glass._checkpoint.processor.image_processor
 
     def see(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,7 +161,7 @@ def test_boxes_are_where_the_pixels_come_from(folder: Path, size: tuple[int, int
     pixels[..., 2] = np.linspace(0, 255, height)[:, None]
     (encoding,) = encoded(glass, Image.fromarray(pixels))
     looked = encoding.tokens[:, 1:3]
-    for box, colour in zip(glass.pipeline.boxes(size[::-1], encoding), looked, strict=True):
+    for box, colour in zip(glass.pipeline.stages.boxes(size[::-1], encoding), looked, strict=True):
         assert box is not None
         at, half = middle(box), ((box[2] - box[0]) / 2, (box[3] - box[1]) / 2)
         if box[0] > 0 and box[2] < width and box[1] > 0 and box[3] < height:  # at the edge there may be padding

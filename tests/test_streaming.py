@@ -137,10 +137,10 @@ def test_a_prompt_longer_than_the_context_fails_alone(llava: adafv.Model) -> Non
 def test_a_failure_keeps_its_own_words(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     preprocess = Pipeline.preprocess
 
-    def picky(self: Pipeline, image: object) -> object:
+    def picky(self: Pipeline, image: object, *others: object) -> object:
         if image.size == (70, 60):  # type: ignore[attr-defined]
             raise CheckpointError("the image processor made 3 crops", "fetch it again")
-        return preprocess(self, image)  # type: ignore[arg-type]
+        return preprocess(self, image, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Pipeline, "preprocess", picky)
     asked = [Question(i, noise(70 if i == 1 else 60, 60), "what?") for i in range(3)]

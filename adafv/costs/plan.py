@@ -96,7 +96,7 @@ def plan_answer(
     )
     accountant, score = Accountant.of(config, layers_that_run(config), bytes_per_value), 0
     if keep is not None:
-        crops = image.crop_sizes if run.crop_budget == "each" else ()
+        crops = image.crop_sizes if run.each_crop else ()
         score = accountant.selection(
             run.pruner, keep=keep, visual=image.visual, text=after, question=after, crops=crops
         )

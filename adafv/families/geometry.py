@@ -52,6 +52,12 @@ class Frame:
         cut = replace(self, width=width, height=height, left=x, top=y)
         return replace(cut, seen=_common(self.seen, (x, y, x + width * self.across, y + height * self.down)))
 
+    def moved(self, right: int, down: int, side: int) -> Frame:
+        """Place it in a square of `side` pixels that the image was put into, `right` and `down` from its corner."""
+        left, top = self.left + right, self.top + down
+        whole = (left, top, left + self.width * self.across, top + self.height * self.down)
+        return replace(self, left=left, top=top, seen=_common((0.0, 0.0, float(side), float(side)), whole))
+
     def cell(self, number: int, columns: int, side: int) -> Box | None:
         """Tell what a cell of `side` x `side` pixels shows of the image; `None` where that is nothing.
 
@@ -70,10 +76,16 @@ class Frame:
         return seen if seen[0] < seen[2] and seen[1] < seen[3] else None
 
 
-def single_crop(width: int, height: int, processor: Any) -> Frame:
-    """Place the one crop that CLIP's image processor and its kin make of an image of `width` x `height` pixels."""
+def single_crop(width: int, height: int, processor: Any, padded: bool = False) -> Frame:
+    """Place the one crop that CLIP's image processor and its kin make of an image of `width` x `height` pixels.
+
+    Args:
+        width, height: of the image.
+        processor: the image processor; where it pads to a square itself, nobody else need ask for it.
+        padded: whether the image was padded to a square before.
+    """
     frame = Frame.whole(width, height)
-    if getattr(processor, "do_pad", False) and hasattr(processor, "pad_to_square"):
+    if padded:
         side = max(width, height)
         frame = frame.window(-((side - width) // 2), -((side - height) // 2), side, side)
     return _sized(frame, processor)

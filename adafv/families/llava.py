@@ -21,23 +21,25 @@ from adafv.images import check_resized
 class LlavaStages(Stages):
     """The stages of one loaded checkpoint with one crop an image."""
 
+    pads = True
+
     @staticmethod
     def plan(config: Any, height: int, width: int) -> ImagePlan:
         """Plan one crop, whatever the size of the image."""
         side = config.vision_config.image_size // config.vision_config.patch_size
         return ImagePlan(crops=1, visual=side**2, newlines=0, grids=((side, side),))
 
-    def frames(self, size: tuple[int, int]) -> list[Frame]:
+    def frames(self, size: tuple[int, int], padded: bool = False) -> list[Frame]:
         """Tell where the crop of an image of `size` (height, width) lies in it."""
         height, width = size
-        return [single_crop(width, height, self._processor.image_processor)]
+        return [single_crop(width, height, self._processor.image_processor, padded)]
 
-    def preprocess(self, image: Image) -> Pixels:
+    def preprocess(self, image: Image, padded: bool = False) -> Pixels:
         """Preprocess as all stages do; the shorter side becomes the crop's, however long the other one then is."""
         edge = (getattr(self._processor.image_processor, "size", None) or {}).get("shortest_edge")
-        if edge:
+        if edge and not padded:
             check_resized(image, edge)
-        return super().preprocess(image)
+        return super().preprocess(image, padded)
 
     def _pack(self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor) -> ImageEncoding:
         places = torch.arange(tokens.shape[1], device=tokens.device)

@@ -62,7 +62,7 @@ class LlavaNextStages(Stages):
             return {}  # not one for this family: the number of crops will tell
         return {"image_grid_pinpoints": self.model.config.image_grid_pinpoints}
 
-    def frames(self, size: tuple[int, int]) -> list[Frame]:
+    def frames(self, size: tuple[int, int], padded: bool = False) -> list[Frame]:
         """Tell where the thumbnail and the tiles of an image of `size` (height, width) lie in it."""
         height, width = size
         images, resolutions = self._processor.image_processor, self.model.config.image_grid_pinpoints

@@ -59,7 +59,7 @@ class LlavaOnevisionStages(LlavaNextStages):
             crop_sizes=(size, *(high * wide for high in down for wide in across)),
         )
 
-    def boxes(self, size: tuple[int, int], encoding: ImageEncoding) -> list[Box | None]:
+    def boxes(self, size: tuple[int, int], encoding: ImageEncoding, padded: bool = False) -> list[Box | None]:
         """Place the tokens as all stages do; one of the mosaic shows the part that interpolation made it of."""
         thumbnail = super().boxes(size, encoding)[: self.side**2]
         if len(encoding.grids) == 1:

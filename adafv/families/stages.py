@@ -19,16 +19,18 @@ from PIL.Image import Image
 from torch import Tensor
 
 from adafv.encoding import ImageEncoding, Pixels
-from adafv.errors import CheckpointError
+from adafv.errors import CheckpointError, InputError
 from adafv.families.base import ImagePlan
 from adafv.families.geometry import Box, Frame
 from adafv.families.hooks import execution_device, recording
 from adafv.families.tower import feature_layers, tower_of
+from adafv.images import square
 
 
 class Stages(ABC):
     """The stages of one loaded checkpoint; a family says how images are cut and how their tokens are packed.
 
+    `pads` says whether an image may be padded to a square: where it becomes one crop, whose sides would be cut off.
     A model has its tower at `model.vision_tower`, its projector at `model.multi_modal_projector`. A family gives
     `plan`, `frames` and `_pack`, and overrides what else is different. `encode` is not run under `adafv.pruned`: there
     the caller's model encodes, and `pixels`, `overhearing` and `overheard` are what is called.
@@ -40,6 +42,8 @@ class Stages(ABC):
     Raises:
         CheckpointError: a tower of another kind, or feature layers that it does not have.
     """
+
+    pads = False
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self._processor = model, processor
@@ -62,19 +66,23 @@ class Stages(ABC):
         """Tell what an upright image of `height` x `width` pixels becomes, from the configuration alone."""
 
     @abstractmethod
-    def frames(self, size: tuple[int, int]) -> list[Frame]:
+    def frames(self, size: tuple[int, int], padded: bool = False) -> list[Frame]:
         """Tell where the crops of an image of `size` (height, width) lie in it, in the order of `Pixels.values`.
+
+        Args:
+            size: of the image as it was opened.
+            padded: whether it was padded to a square first, in a family that `pads`.
 
         `show` draws the crops of `Pixels` through these frames, so both are upright; a family that mirrors or turns
         what it feeds its tower does so in `encode`, and says in `boxes` what a cell then shows.
         """
 
-    def boxes(self, size: tuple[int, int], encoding: ImageEncoding) -> list[Box | None]:
+    def boxes(self, size: tuple[int, int], encoding: ImageEncoding, padded: bool = False) -> list[Box | None]:
         """Tell what each candidate of an image of `size` (height, width) shows of it; `None` where that is padding.
 
         Here that is its patch in its crop's frame, which is wrong where a candidate is no patch of an upright crop.
         """
-        frames, patch = self.frames(size), self._vision.patch_size
+        frames, patch = self.frames(size, padded), self._vision.patch_size
         places = zip(encoding.crop.tolist(), encoding.cell.tolist(), strict=True)
         return [frames[crop].cell(cell, self.side, patch) for crop, cell in places]
 
@@ -99,15 +107,45 @@ class Stages(ABC):
         """Patches along one side of a crop."""
         return int(self._vision.image_size // self._vision.patch_size)
 
-    def preprocess(self, image: Image) -> Pixels:
-        """Resize, crop and normalise as the checkpoint's image processor says.
+    def padded(self, pad: bool | None, protocol: str | None) -> bool:
+        """Tell whether images are padded to a square, of `pad` and `protocol` of `RunSettings`.
 
         Raises:
-            ImageError: a strip so thin that resizing it would need a huge image.
+            InputError: that is asked for where an image is cut into tiles.
+        """
+        if pad and not self.pads:
+            what = "pad: this checkpoint cuts an image into a thumbnail and tiles, and loses nothing of it"
+            raise InputError(what, "leave it out: its published figures are without padding")
+        return pad if pad is not None else self._pads_itself or (self.pads and protocol is not None)
+
+    @property
+    def _pads_itself(self) -> bool:
+        """Whether the checkpoint's own image processor pads to a square."""
+        images = self._processor.image_processor
+        return self.pads and bool(getattr(images, "do_pad", False)) and hasattr(images, "pad_to_square")
+
+    def square(self, image: Image) -> Image:
+        """Pad an image to a square with the processor's mean colour.
+
+        Raises:
+            ImageError: the square would be too large.
+        """
+        mean = self._processor.image_processor.image_mean or 0
+        red, green, blue = (int(255 * level) for level in ([mean] * 3 if isinstance(mean, int | float) else mean))
+        return square(image, (red, green, blue))
+
+    def preprocess(self, image: Image, padded: bool = False) -> Pixels:
+        """Pad to a square where that is asked for, then resize, crop and normalise as the image processor says.
+
+        Raises:
+            ImageError: a strip so thin that resizing it would need a huge image, or padding it.
             CheckpointError: an image processor that makes other crops than the model takes.
         """
         size = (image.height, image.width)
-        values = self._processor.image_processor(images=image, return_tensors="pt", **self._processing)["pixel_values"]
+        taken = self.square(image) if padded else image
+        own = {"do_pad": False} if self._pads_itself else {}
+        processed = self._processor.image_processor(images=taken, return_tensors="pt", **own, **self._processing)
+        values = processed["pixel_values"]
         values = values.reshape(-1, *values.shape[-3:])
         pixels, wanted = self._vision.image_size, self.plan(self.model.config, *size).crops
         if values.shape[0] != wanted or values.shape[2:] != (pixels, pixels):
@@ -116,7 +154,7 @@ class Stages(ABC):
                 f"where the model takes {wanted} of {pixels} x {pixels}",
                 "config.json and preprocessor_config.json do not belong together: fetch the checkpoint again",
             )
-        return Pixels(values, size)
+        return Pixels(values, size, padded)
 
     @property
     def _processing(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 _YI_VOCABULARY, _LLAMA3_VOCABULARY = 64_000, 128_000
+_VICUNA_VOCABULARY = range(32_000, 32_129)  # Llama's, with the tokens added for images and padding
 
 
 def llava(config: Any) -> str:
@@ -27,6 +28,16 @@ def llava_onevision(_config: Any) -> str:
 def vip_llava(_config: Any) -> str:
     """Name the documented template of ViP-LLaVA."""
     return "vip"
+
+
+def is_vicuna(config: Any) -> bool:
+    """Tell whether LLaVA-1.5's or LLaVA-NeXT's language model is a Vicuna, whose system text their code puts first."""
+    text = config.text_config
+    return (
+        config.model_type in ("llava", "llava_next")
+        and text.model_type == "llama"
+        and text.vocab_size in _VICUNA_VOCABULARY
+    )
 
 
 def _by_vocabulary(text: Any, *, otherwise: str, llama3: str) -> str:

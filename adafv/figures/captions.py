@@ -48,7 +48,9 @@ def titles(explanation: Explanation, layer: int) -> list[str]:
     """Name the panels of one layer."""
     numbers = explanation.layers[layer]
     kept = f"{sum(explanation.tokens[number].kept for number in numbers)} of {len(numbers)}"
-    image = f"image, {explanation.image.width} \u00d7 {explanation.image.height}"
+    setup = explanation.answer.setup
+    padded = "padded to " if setup is not None and setup.pad else ""
+    image = f"image, {padded}{explanation.image.width} \u00d7 {explanation.image.height}"
     if len(explanation.grids) == 1 and len(explanation.crops) == 1:
         return [image, "saliency", "similarity", f"kept: {kept}"]
     tiles = len(explanation.crops) - 1

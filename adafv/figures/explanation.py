@@ -49,7 +49,8 @@ class _Drawing:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self.explanation, self.dpi = explanation, dpi
+        self.explanation, self.dpi = explanation.padded(), dpi
+        explanation = self.explanation
         aspect, layers = explanation.image.width / explanation.image.height, len(explanation.grids)
         header = captions.header(explanation, width_for(aspect, layers) * _POINTS, _SIZES)
         height = sum(size * _LEADING for _, size, _ in header) / _POINTS

@@ -45,7 +45,7 @@ class SweepStream(Iterator[list[Answer]]):
             items,
             runs=runs,
             render=model.render,
-            preprocess=model.pipeline.preprocess,
+            preprocess=lambda image: model.pipeline.preprocess(image, runs[0]),  # they all pad, or none does
             failed=model.failed,
             encoded=cache.__contains__,
             workers=batch.workers,

@@ -7,8 +7,10 @@ from dataclasses import asdict, fields
 
 from rich.text import Text
 
+from adafv.errors import cut
 from adafv.records import Answer, Comparison, Flops, Latency, TokenCounts
 from adafv.settings import RunSettings
+from adafv.setup import Setup
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.units import BINARY, DECIMAL, amount, duration, part_of, percent
 from adafv_cli.terminal import one_line
@@ -31,6 +33,8 @@ def single(answer: Answer, *, bars: bool = False, details: bool = False) -> Text
     text = Text()
     if answer.tokens is not None:
         _tokens(text, answer.tokens, answer.pruner, bars)
+    if answer.setup is not None:
+        _setup(text, answer.setup)
     if answer.memory_bytes is not None:
         memory = answer.memory_bytes
         share = part_of(memory.kv_cache, memory.unpruned_kv_cache, BINARY, "B")
@@ -62,6 +66,9 @@ def several(answers: Sequence[Answer]) -> Text:
     tokens = next((answer.tokens for answer in answers if answer.tokens), None)
     if tokens is not None:
         _line(text, "visual tokens", f"{_kept(tokens)}; the image is encoded once, with question 1")
+    setup = next((answer.setup for answer in answers if answer.setup), None)
+    if setup is not None:
+        _setup(text, setup)
     for cells in (header, *rows):
         line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         text.append(line.rstrip() + "\n", "dim" if cells is header else "")
@@ -97,6 +104,14 @@ def _tokens(text: Text, tokens: TokenCounts, pruner: str | None, bars: bool) -> 
         _line(text, "", f"{split}, {tokens.from_both} of them by both")
     elif pruner is not None and tokens.kept < tokens.visual:
         _line(text, "", f"chosen by {pruner}")
+
+
+def _setup(text: Text, setup: Setup) -> None:
+    said = [f"protocol {setup.protocol}"] if setup.protocol else []
+    said += ["image padded to a square"] if setup.pad else []
+    said += [f"system text {cut(repr(setup.system), 40)}"] if setup.system else []
+    said += ["a budget for each crop"] if setup.crop_budget == "each" else []
+    _line(text, "asked with", "; ".join(said))
 
 
 def _latency(text: Text, latency: Latency, flops: Flops | None) -> None:

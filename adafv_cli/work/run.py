@@ -155,7 +155,7 @@ class Run:
                     self.streams.note(DEMO_NOTE)
         if self.streams.verbosity >= VERBOSE:
             shown = {name: value for name, value in self.chosen.items() if value not in (None, False)}
-            self.streams.say(report.settings(model.describe() | shown, self.runs[0]))
+            self.streams.say(report.settings(model.describe(self.runs[0]) | shown, self.runs[0]))
 
     def _answer(self, model: Model, lines: Iterator[Line]) -> str:
         """Take the answers of every line; returns how it ended."""
@@ -227,7 +227,7 @@ class Run:
             self._say_how_to_resume(finished=outcome == "finished")
         if self.report is not None:
             counters["skipped"] = self.questions.skipped
-            described = {} if self.model is None else self.model.describe()
+            described = {} if self.model is None else self.model.describe(self.runs[0])
             self.report.write(self.tally, outcome, described, counters, made)
 
     def _say_how_to_resume(self, *, finished: bool) -> None:
