@@ -73,12 +73,13 @@ class Answering:
         Raises:
             InputError: padding where an image is cut into tiles.
         """
-        self.pipeline.padded(run)
+        self.setup(run)
 
     def setup(self, run: RunSettings) -> Setup | None:
         """Tell how questions are asked, where that is not the default; raises as `check`."""
         crops = "each" if run.each_crop else "joint"
-        found = Setup(run.protocol, self.pipeline.padded(run), system_name(self._system(run)), crops)
+        padded = self.pipeline.stages.padded(run.pad, run.protocol)
+        found = Setup(run.protocol, padded, system_name(self._system(run)), crops)
         return None if found == Setup() else found
 
     def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:

@@ -83,10 +83,6 @@ class Pipeline:
         held = {parameter.device for parameter in self.model.parameters() if parameter.device.type != "meta"}
         self.devices = sorted(held | {self._home}, key=str)
 
-    def padded(self, run: RunSettings) -> bool:
-        """Tell whether images are padded to a square; raises `InputError` where they cannot be."""
-        return self.stages.padded(run.pad, run.protocol)
-
     def preprocess(self, image: Image, run: RunSettings | None = None) -> Pixels:
         """Turn one RGB image into pixels on the CPU; may be called from any thread.
 
@@ -98,7 +94,8 @@ class Pipeline:
             ImageError: a strip too thin to be resized, or too long to be padded.
             InputError: padding where an image is cut into tiles.
         """
-        return self.stages.preprocess(image, self.padded(run or RunSettings()))
+        run = run or RunSettings()
+        return self.stages.preprocess(image, self.stages.padded(run.pad, run.protocol))
 
     @torch.inference_mode()
     def encode(self, images: list[Pixels], watch: Stopwatch) -> list[ImageEncoding]:

@@ -225,18 +225,10 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """Make a JSON object in the documented key order."""
-        out: dict[str, Any] = {
-            "question_id": self.question_id,
-            "prompt": self.prompt,
-            "text": self.text,
-            "answer_id": self.answer_id,
-            "model_id": self.model_id,
-            "metadata": dict(self.metadata),
-            "image": _plain(self.image),
-            "finish_reason": self.finish_reason,
-            "pruner": self.pruner,
-            "keep": self.keep,
-        }
+        names = ("question_id", "prompt", "text", "answer_id", "model_id")
+        out: dict[str, Any] = {name: getattr(self, name) for name in names}
+        out |= {"metadata": dict(self.metadata), "image": _plain(self.image)}
+        out |= {name: getattr(self, name) for name in ("finish_reason", "pruner", "keep")}
         for name in ("tokens", "latency_s", "flops", "memory_bytes", "error"):
             out[name] = _plain(getattr(self, name))
         for name in ("compare", "setup"):

@@ -12,11 +12,7 @@ from adafv.errors import cut
 from adafv_cli.exits import UsageError
 from adafv_cli.files import status, written_into
 
-_BEFORE = {
-    "crop_budget": "joint",
-    "pad": None,
-    "protocol": None,
-}  # settings that older versions did not have, as they worked
+_BEFORE = {"crop_budget": "joint", "pad": None, "protocol": None}  # of older versions, as they worked
 _IN_LINES = {"model": "model_id", "pruner": "pruner", "keep": "keep"}  # setting: field of an answer
 
 
