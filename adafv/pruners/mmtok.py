@@ -9,8 +9,8 @@ those in rows whose coverage changed: about N of them at first, and soon few.
 
 Where the released code differs: its text rows are the question's words without stop words and without the usual
 instructions on the form of the answer; here they are the question's own tokens. It chooses K / crops in each crop on
-its own, with that crop's softmaxes (`--crop-budget each`), and leaves out patches of square padding, which a checkpoint
-of Hugging Face does not have. Here cosines and softmaxes are float32 whatever the model's precision, and sums exact.
+its own, with that crop's softmaxes (`--crop-budget each`), and leaves out patches of square padding, which here are
+candidates like all others. Here cosines and softmaxes are float32 whatever the model's precision, and sums exact.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The most salient tokens (FasterVLM, arXiv 2412.01818), with the same fair share for each crop as in AdaFV.
 
-Where the released code differs: it takes K / crops of each crop (`--crop-budget each`), where here a crop that gives
-fewer leaves the rest to the others; attention is float32 here, whatever the model's precision.
+On one crop the released code keeps the same tokens, but for attention in the model's half precision, which is float32
+here; the share for each crop is AdaFV's.
 """
 
 from __future__ import annotations
