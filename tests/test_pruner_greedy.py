@@ -65,12 +65,11 @@ def test_equal_tokens_are_equal_in_every_row_of_any_width(side: int) -> None:
         assert (cosine_matrices(same, (length,)) == 1).all()
 
 
-def test_portions_hold_all_images_and_few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_portions_hold_all_images_and_few_pairs() -> None:
     rng = random.Random(0)
-    monkeypatch.setattr(greedy, "PAIRS", 4000)
     for _ in range(200):
         lengths = tuple(rng.randint(1, 90) for _ in range(rng.randint(1, 9)))
-        parts = list(portions(lengths))
+        parts = list(portions(lengths, 4000))
         assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(lengths)))
         for part in parts:
             held = (part.stop - part.start) * max(lengths[part]) ** 2
@@ -82,14 +81,11 @@ def test_portions_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     evidence = gathered(drawn(random.Random(6), 6))
     keep = min(evidence.lengths)
     whole = pruners.get(name)(evidence, keep).indices
+    order, parts = importlib.import_module(f"adafv.pruners.{name}").order, greedy.portions
+    assert torch.equal(order(evidence, keep).sort(dim=1).values, whole)
     for pairs in (1, 300, 900):
-        monkeypatch.setattr(greedy, "PAIRS", pairs)
+        monkeypatch.setattr(greedy, "portions", lambda lengths, _, pairs=pairs: parts(lengths, pairs))
         assert torch.equal(pruners.get(name)(evidence, keep).indices, whole)
-
-
-def in_all_rows(self: Coverage, before: torch.Tensor) -> None:
-    """What accelerators do."""
-    self._lose(self._matrix, before, self._covered, self.gains)
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
@@ -99,10 +95,10 @@ def test_gains_are_exactly_what_they_are_from_scratch(
 ) -> None:
     monkeypatch.setattr(coverage, "BATCH", batch)
     if everywhere:
-        monkeypatch.setattr(Coverage, "_lose_in_changed_rows", in_all_rows)
-    for scale in (1.0, 1e-3, 1e-8):
+        monkeypatch.setattr(Coverage, "_add_by_changed_rows", Coverage._add_by_all_rows)  # what accelerators do
+    for scale, grid in ((1.0, 2.0**36), (1e-3, 2.0**36), (1e-8, 2.0**36), (0.02, 2.0**51)):
         matrix = torch.rand(3, 37, 29, generator=GENERATOR) * scale
-        found = Coverage(matrix)
+        found = Coverage(matrix, grid)
         covered = torch.zeros(3, 37)
         for _ in range(29):
             gains = (matrix.double() - covered[..., None].double()).clamp(min=0).sum(dim=1)
@@ -124,7 +120,7 @@ class Unasked(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", GREEDY)
 def test_nothing_waits_for_an_accelerator(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Coverage, "_lose_in_changed_rows", in_all_rows)
+    monkeypatch.setattr(Coverage, "_add_by_changed_rows", Coverage._add_by_all_rows)
     evidence = gathered(drawn(random.Random(7), 4))
     keep = min(evidence.lengths)
     with Unasked():

@@ -1,8 +1,8 @@
 """How much each candidate would add to what is covered already: sums of `max(0, M[r, i] - covered[r])` over rows r.
 
-Sums are exact, in any order: entries lie on a grid of 2^-36, which float32 has anyway from 2^-13 up, and float64 adds
-up to 2^17 of them without rounding. So a sum may be carried along from step to step, padding changes nothing, and
-equal candidates have equal gains, to the bit.
+Sums are exact, in any order: entries lie on a grid that is so fine that float32 has all but the smallest entries on it
+anyway, and so coarse that float64 adds up a whole column without rounding. So a sum may be carried along from step to
+step, padding changes nothing, and equal candidates have equal gains, to the bit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from adafv.pruners.greedy import columns_of
 
-GRID = 2.0**36
 BATCH = 2**22  # entries that are looked at together
 
 
@@ -22,10 +21,12 @@ class Coverage:
     Args:
         matrix: (B, R, N) float32, between 0 and 1, how well candidate i covers row r; zero where either is padding.
             Is changed in place.
+        grid: entries are rounded to multiples of one part in `grid`, a power of two; times the largest sum of a column
+            it must be at most 2^53.
     """
 
-    def __init__(self, matrix: Tensor) -> None:
-        self._matrix = matrix.mul_(GRID).round_().mul_(1 / GRID)
+    def __init__(self, matrix: Tensor, grid: float) -> None:
+        self._matrix = matrix.mul_(grid).round_().mul_(1 / grid)
         self._covered = torch.zeros_like(matrix[:, :, 0])
         # (B, N) float64, what each candidate would add.
         self.gains = torch.zeros_like(matrix[:, 0], dtype=torch.float64)
@@ -35,18 +36,23 @@ class Coverage:
 
     def add(self, best: Tensor) -> None:
         """Add the candidate `best` (B, 1) of each image."""
-        before, self._covered = self._covered, torch.maximum(self._covered, columns_of(self._matrix, best))
-        if self._matrix.device.type == "cpu":  # asking which rows changed is free there, and they soon are few
-            self._lose_in_changed_rows(before)
+        if best.device.type == "cpu":  # asking which rows changed is free there, and they soon are few
+            self._add_by_changed_rows(best)
         else:
-            self._lose(self._matrix, before, self._covered, self.gains)
+            self._add_by_all_rows(best)
 
-    def _lose_in_changed_rows(self, before: Tensor) -> None:
-        changed = before < self._covered
-        for image, matrix in enumerate(self._matrix):
-            rows = changed[image].nonzero()[:, 0]
-            low, high = before[image, rows], self._covered[image, rows]
+    def _add_by_changed_rows(self, best: Tensor) -> None:
+        for image, place in enumerate(best[:, 0].tolist()):
+            matrix, covered = self._matrix[image], self._covered[image]
+            column = matrix[:, place]
+            rows = (column > covered).nonzero()[:, 0]
+            low, high = covered[rows], column[rows]
+            covered[rows] = high
             self._lose(matrix.index_select(0, rows)[None], low[None], high[None], self.gains[image : image + 1])
+
+    def _add_by_all_rows(self, best: Tensor) -> None:
+        before, self._covered = self._covered, torch.maximum(self._covered, columns_of(self._matrix, best))
+        self._lose(self._matrix, before, self._covered, self.gains)
 
     def _lose(self, matrix: Tensor, low: Tensor, high: Tensor, gains: Tensor) -> None:
         """Subtract what each candidate gave these rows between their coverage before, `low`, and now, `high`."""

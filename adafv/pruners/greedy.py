@@ -12,31 +12,34 @@ from adafv.signals.similarity import padded_unit_rows
 
 PAIRS = 2**26  # of tokens that are held at once, 256 MiB; a single image may be larger
 TINY = 1e-6  # may be rounding in a float32 cosine
-BLOCK = 512  # rows of a matrix of cosines that are computed together
+BLOCK = 128  # rows of a matrix of cosines that are computed together
 
 
 def select_greedily(order: Callable[[Evidence, int], Tensor], evidence: Evidence, keep: int) -> Selection:
     """Select what `order` takes, in position order; a batch goes in portions whose pairs of tokens fit into memory.
+
+    On a CPU images go one by one: what is known of the pairs of one stays in the cache, and that of several does not.
 
     Args:
         order: `(evidence, keep)` to (B, keep) int64, the tokens in the order in which they are taken.
         evidence: B images.
         keep: the budget K.
     """
-    taken = torch.cat([order(evidence.part(rows), keep) for rows in portions(evidence.lengths)])
+    parts = portions(evidence.lengths, 0 if evidence.valid.device.type == "cpu" else PAIRS)
+    taken = torch.cat([order(evidence.part(rows), keep) for rows in parts])
     return Selection(taken.sort(dim=1).values)
 
 
-def portions(lengths: tuple[int, ...]) -> Iterator[slice]:
-    """Runs of images with at most `PAIRS` pairs of tokens, padding included, or one image."""
+def portions(lengths: tuple[int, ...], pairs: int) -> Iterator[slice]:
+    """Runs of images with at most as many `pairs` of tokens, padding included, or one image."""
     start = 0
     for stop in range(1, len(lengths) + 1):
-        if stop == len(lengths) or (stop + 1 - start) * max(lengths[start : stop + 1]) ** 2 > PAIRS:
+        if stop == len(lengths) or (stop + 1 - start) * max(lengths[start : stop + 1]) ** 2 > pairs:
             yield slice(start, stop)
             start = stop
 
 
-def cosine_matrices(vectors: Tensor, lengths: tuple[int, ...], outside: float = 0.0) -> Tensor:
+def cosine_matrices(vectors: Tensor, lengths: tuple[int, ...], outside: float = 0.0, above: int = 0) -> Tensor:
     """Cosines of every two tokens of each image, in float32.
 
     Each image is multiplied at its own length, so that no padding changes how a product is rounded. What is within
@@ -46,13 +49,15 @@ def cosine_matrices(vectors: Tensor, lengths: tuple[int, ...], outside: float = 
         vectors: (B, at least N, D).
         lengths: tokens of each image, of which the largest is N; what lies behind them is not looked at.
         outside: for pairs with padding.
+        above: rows of zeros that come first, for something else.
 
     Returns:
-        (B, N, N) float32.
+        (B, above + N, N) float32.
     """
     most = max(lengths)
-    matrices = torch.empty(len(lengths), most, most, dtype=torch.float32, device=vectors.device)
-    for matrix, rows, length in zip(matrices, vectors, lengths, strict=True):
+    matrices = torch.empty(len(lengths), above + most, most, dtype=torch.float32, device=vectors.device)
+    matrices[:, :above] = 0
+    for matrix, rows, length in zip(matrices[:, above:], vectors, lengths, strict=True):
         _gram(padded_unit_rows(rows[:length]), matrix[:length, :length])
         matrix[length:] = outside
         matrix[:, length:] = outside

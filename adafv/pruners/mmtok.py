@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from adafv import flops
@@ -28,35 +27,30 @@ from adafv.pruners.greedy import Taken, cosine_matrices, select_greedily
 
 TEXT_TEMPERATURE, VISION_TEMPERATURE = 0.02, 0.2
 VISION_WEIGHT = 0.5
+GRID = 2.0**51  # the weighted rows add up to 1.5, text and image together
 
 
 def order(evidence: Evidence, keep: int) -> Tensor:
     """Order tokens as they are taken: (B, keep) int64."""
-    text, image = Coverage(text_rows(evidence)), Coverage(vision_rows(evidence))
-    words = evidence.question_mask.sum(dim=1, keepdim=True).clamp(min=1)
-    tokens = evidence.valid.sum(dim=1, keepdim=True)
-    taken = Taken(evidence.valid, keep)
+    coverage, taken = Coverage(rows_to_cover(evidence), GRID), Taken(evidence.valid, keep)
     for _ in range(keep):
-        best = taken.take(text.gains / words + VISION_WEIGHT * image.gains / tokens)
-        text.add(best)
-        image.add(best)
+        coverage.add(taken.take(coverage.gains))
     return taken.order
 
 
-def text_rows(evidence: Evidence) -> Tensor:
-    """Spread each of the question's own tokens over the candidates: (B, T, N), zero for other text and on padding."""
-    rows = torch.zeros_like(evidence.cosine)
-    for row, cosine, length in zip(rows, evidence.cosine, evidence.lengths, strict=True):
-        row[:, :length] = (cosine[:, :length] / TEXT_TEMPERATURE).softmax(dim=-1)
-    return rows.masked_fill_(~evidence.question_mask[..., None], 0.0)
+def rows_to_cover(evidence: Evidence) -> Tensor:
+    """Stack text rows and vision rows, weighted: (B, T + N, N), zero for other text and on padding.
 
-
-def vision_rows(evidence: Evidence) -> Tensor:
-    """Spread each candidate over the others and itself: (B, N, N), zero on padding."""
-    rows = cosine_matrices(evidence.features, evidence.lengths)
-    for row, length in zip(rows, evidence.lengths, strict=True):
-        own = row[:length, :length]
-        own.copy_((own / VISION_TEMPERATURE).softmax(dim=-1))
+    The question's own tokens are spread over the candidates, and each candidate over the others and itself.
+    """
+    texts = evidence.cosine.shape[1]
+    rows = cosine_matrices(evidence.features, evidence.lengths, above=texts)
+    words = evidence.question_mask.sum(dim=1).clamp(min=1)
+    for row, cosine, count, length in zip(rows, evidence.cosine, words, evidence.lengths, strict=True):
+        row[:texts, :length] = (cosine[:, :length] / TEXT_TEMPERATURE).softmax(dim=-1) / count
+        own = row[texts : texts + length, :length]
+        own.copy_((own / VISION_TEMPERATURE).softmax(dim=-1).mul_(VISION_WEIGHT / length))
+    rows[:, :texts].masked_fill_(~evidence.question_mask[..., None], 0.0)
     return rows
 
 

@@ -22,10 +22,12 @@ from adafv.pruners import Pruner, Work
 from adafv.pruners.coverage import Coverage
 from adafv.pruners.greedy import Taken, cosine_matrices, select_greedily
 
+GRID = 2.0**36  # for up to 2^17 rows
+
 
 def order(evidence: Evidence, keep: int) -> Tensor:
     """Order tokens as they are taken: (B, keep) int64."""
-    coverage = Coverage(cosine_matrices(evidence.features, evidence.lengths).clamp_(min=0))
+    coverage = Coverage(cosine_matrices(evidence.features, evidence.lengths).clamp_(min=0), GRID)
     taken = Taken(evidence.valid, keep)
     for _ in range(keep):
         coverage.add(taken.take(evidence.saliency * coverage.gains))
