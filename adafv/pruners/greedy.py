@@ -15,17 +15,19 @@ TINY = 1e-6  # may be rounding in a float32 cosine
 BLOCK = 128  # rows of a matrix of cosines that are computed together
 
 
-def select_greedily(order: Callable[[Evidence, int], Tensor], evidence: Evidence, keep: int) -> Selection:
+def select_greedily(
+    order: Callable[[Evidence, int], Tensor], evidence: Evidence, keep: int, *, alone: bool = False
+) -> Selection:
     """Select what `order` takes, in position order; a batch goes in portions whose pairs of tokens fit into memory.
-
-    On a CPU images go one by one: what is known of the pairs of one stays in the cache, and that of several does not.
 
     Args:
         order: `(evidence, keep)` to (B, keep) int64, the tokens in the order in which they are taken.
         evidence: B images.
         keep: the budget K.
+        alone: take images one by one on a CPU, for methods that read much of the pairs at each step: those of one
+            image stay in its cache.
     """
-    parts = portions(evidence.lengths, 0 if evidence.valid.device.type == "cpu" else PAIRS)
+    parts = portions(evidence.lengths, 0 if alone and evidence.valid.device.type == "cpu" else PAIRS)
     taken = torch.cat([order(evidence.part(rows), keep) for rows in parts])
     return Selection(taken.sort(dim=1).values)
 

@@ -59,4 +59,4 @@ def _flops(work: Work) -> int:
     return flops.cosine_matrix(work.visual, work.features) + flops.coverage(rows, work.visual, work.keep)
 
 
-PRUNER = Pruner(partial(select_greedily, order), reads=frozenset({"text", "features"}), flops=_flops)
+PRUNER = Pruner(partial(select_greedily, order, alone=True), reads=frozenset({"text", "features"}), flops=_flops)

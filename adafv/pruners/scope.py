@@ -38,4 +38,4 @@ def _flops(work: Work) -> int:
     return flops.cosine_matrix(work.visual, work.features) + flops.coverage(work.visual, work.visual, work.keep)
 
 
-PRUNER = Pruner(partial(select_greedily, order), reads=frozenset({"features"}), flops=_flops)
+PRUNER = Pruner(partial(select_greedily, order, alone=True), reads=frozenset({"features"}), flops=_flops)
