@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -13,6 +14,7 @@ import typer
 from adafv import __version__, pruners
 from adafv.errors import AdaFVError, shown
 from adafv.quality.metrics import METRICS
+from adafv.quality.reference import Reference
 from adafv.settings import RunSettings
 from adafv.streaming.runs import grid
 from adafv_cli.batch import all_settings, made_with
@@ -84,9 +86,12 @@ class SweepFlags:
     metric: Annotated[str, _flag(help=f"{', '.join(METRICS)}: how answers are marked.")] = "auto"
     tolerance: Annotated[float, _flag(metavar="POINTS", help="Points of percent that a budget may cost.")] = 1.0
     by: Annotated[str | None, _flag(metavar="KEY", help="Quality for each value of this key of the lines, too.")] = None
+    against: Annotated[
+        str | None, _flag(metavar="PRUNER[@KEEP]", help="Paired differences to this setting, or to this pruner, too.")
+    ] = None
     plot: Annotated[Path | None, _flag(metavar="FILE", help="Draw quality against cost: a .png, .svg or .pdf.")] = None
 
-    def wanted(self, output: OutputFlags) -> Wanted:
+    def wanted(self, output: OutputFlags, runs: Sequence[RunSettings]) -> Wanted:
         """Say what is to be made of the answers.
 
         Raises:
@@ -97,7 +102,22 @@ class SweepFlags:
         if not 0 <= self.tolerance <= 100:
             what = f"--tolerance: {self.tolerance} is not between 0 and 100"
             raise UsageError(what, "give points of percent: 1 lets accuracy fall from 80 to 79")
-        return Wanted(self.metric, self.tolerance, self.by, self.plot, output.as_json)
+        return Wanted(self.metric, self.tolerance, self.by, self.plot, output.as_json, self._reference(runs))
+
+    def _reference(self, runs: Sequence[RunSettings]) -> Reference | None:
+        if self.against is None:
+            return None
+        pruner, at, keep = self.against.partition("@")
+        try:
+            found = Reference(pruner, RunSettings(keep=keep).budget.text if at else None)
+        except AdaFVError as error:
+            raise UsageError(f"--against: {shown(self.against)}: {error.what}", error.fix) from error
+        settings = [Setting.of(run) for run in runs]
+        if all(found.place(settings, one) is None for one in settings):
+            names = dict.fromkeys(setting.pruner for setting in settings if setting.pruner != "none")
+            what = f"--against: {shown(self.against)} is no setting of this sweep, or its only one"
+            raise UsageError(what, f"name a pruner that --pruner has ({', '.join(names)}), with @KEEP for one budget")
+        return found
 
 
 @takes_flags
@@ -114,7 +134,7 @@ def sweep(
     streams: Streams = ctx.obj
     output.apply(streams)
     load_settings, runs, batch_settings = load.settings(ctx), run.runs(ctx), flags.settings()
-    wanted = sweep.wanted(output)
+    wanted = sweep.wanted(output, runs)
     shard = Shard.parse(flags.shard)
     lines = Source.of(source, flags.image_folder, streams)
     flags.check_files(streams, lines.file, sweep.plot)

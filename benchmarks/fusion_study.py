@@ -2,7 +2,7 @@
 
 Every image is encoded once, every rule answers every question with the library's own language model stages. Prints a
 Markdown table: percent right at each budget, and for `--against` a rule the paired difference to it with its 95 %
-bootstrap interval over images. Choose on `--split tune`, report on `--split report`, with several `--seed-offset`.
+interval over images. Choose on `--split tune`, report on `--split report`, with several `--seed-offset`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fusion_rules import RULES
 import adafv
 from adafv import pruners
 from adafv.pruners import READABLE, Pruner
-from adafv.quality.intervals import Resampling, interval
+from adafv.quality.changes import changes, moments
 from adafv.request import Request
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
@@ -66,7 +66,7 @@ class Study:
 def measured(study: Study, rules: Sequence[str], against: str) -> str:
     """The table."""
     scenes = list(dict.fromkeys((probe.series, probe.scene) for probe in study.asked))
-    resampling = Resampling([scenes.index((probe.series, probe.scene)) for probe in study.asked])
+    images = np.array([scenes.index((probe.series, probe.scene)) for probe in study.asked])
     dense = study.right("none", "all")
     lines = [
         f"{len(dense)} questions, unpruned {100 * dense.mean():.1f}",
@@ -81,11 +81,10 @@ def measured(study: Study, rules: Sequence[str], against: str) -> str:
             right = study.right(rule, keep)
             cell = f"{100 * right.mean():.1f}"
             if base and rule != against:
-                sums = resampling.sums((right - base[keep])[:, None])[:, 0]
-                # By the questions there are, not by those drawn: a little too wide rather than too narrow.
-                found = interval(100 * sums / len(right))
+                gain = right - base[keep]
+                (found,) = changes([moments(images, gain.clip(0), (-gain).clip(0), np.ones(len(gain)))])
                 if found is not None:
-                    cell += f" ({found.value:+.1f}, {found.low:+.1f} to {found.high:+.1f})"
+                    cell += f" ({100 * found.value:+.1f}, {100 * found.low():+.1f} to {100 * found.high():+.1f})"
             cells.append(cell)
         lines.append(f"| {rule} | " + " | ".join(cells) + " |")
         log.info("%s", lines[-1])

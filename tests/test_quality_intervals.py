@@ -114,15 +114,3 @@ def test_what_is_not_defined() -> None:
     seldom[0] = 1.0  # in some draws there is nothing to divide by
     sums = Resampling(np.arange(5)).sums(seldom)
     assert interval(ratio(sums[:, 0], sums[:, 1])) == Interval(1.0, 1.0, 1.0)
-
-
-@pytest.mark.parametrize("images", [30, 400])
-def test_what_no_image_shows_may_still_happen(images: int) -> None:
-    draws = Resampling(range(images))
-    nothing = draws.sums(np.zeros((images, 1)))[:, 0] / images
-    assert interval(nothing) == Interval(0.0, 0.0, 0.0)
-    assert interval(nothing, images, floor=0.0, ceiling=0.0) == Interval(0.0, -3 / images, 3 / images)
-    # The chance of not seeing in n images what 3/n of all images show is 5 %.
-    assert (1 - 3 / images) ** images == pytest.approx(0.05, abs=0.01)
-    some = draws.sums(np.where(np.arange(images) % 3, 1.0, -1.0)[:, None])[:, 0] / images
-    assert interval(some, images, floor=0.0, ceiling=0.0) == interval(some)

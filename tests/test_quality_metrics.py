@@ -77,6 +77,20 @@ def test_soft_vqa_as_published() -> None:
     assert soft_vqa("cat", ("cat",)) == 1
 
 
+@pytest.mark.parametrize("people", range(2, 15))
+def test_what_all_people_said_is_right_however_few_they_are(people: int) -> None:
+    """A third of those who are left when one is left out: three, of ten."""
+    assert soft_vqa("cat", ("cat",) * people) == 1
+    worth = [soft_vqa("cat", ("cat",) * same + ("dog",) * (people - same)) for same in range(people + 1)]
+    assert worth[0] == 0 and worth == sorted(worth)
+
+
+def test_soft_vqa_of_few_people() -> None:
+    assert soft_vqa("red", ("red", "blue")) == 0.5
+    assert soft_vqa("red", ("red", "blue", "blue")) == pytest.approx(2 / 3)
+    assert soft_vqa("red", ("red", "blue", "blue", "blue", "blue")) == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize(
     ("text", "yes"),
     [

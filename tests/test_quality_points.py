@@ -10,6 +10,7 @@ import pytest
 
 from adafv.quality.intervals import Interval
 from adafv.quality.points import Point, points
+from adafv.quality.reference import Reference
 from adafv.quality.sheet import Sheet
 from adafv.records import Failure, Latency
 from tests.cli_fakes import ANSWER
@@ -55,8 +56,9 @@ def test_accuracy_agreement_and_paired_differences() -> None:
     assert -1 <= low < -0.25 < high <= 1
     assert found[0].quality.difference == Interval(0.0, 0.0, 0.0)
     # Nothing changed in four images, which says little about a fifth.
-    assert found[2].quality.difference == Interval(0.0, -0.75, 0.75)
-    assert found[2].quality.agreement == Interval(1.0, 0.25, 1.0)
+    assert found[2].quality.difference is not None
+    assert found[2].quality.difference.low == -found[2].quality.difference.high == pytest.approx(-3.689 / 4, abs=1e-4)
+    assert found[2].quality.agreement is not None and found[2].quality.agreement.low < 0.25
 
 
 def test_what_failed_is_out_of_its_setting_and_of_all_comparisons_with_it() -> None:
@@ -187,14 +189,22 @@ def test_nothing_but_failures() -> None:
     assert [point.quality.value for point in found] == [None] * 3
 
 
-def test_many_settings_are_summed_up_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows: list[tuple[dict[str, Any], list[str | None]]] = [
-        ({"answer": "cat"}, ["cat", "cat" if number % 3 else "dog", None if number % 5 else "cat"])
-        for number in range(20)
-    ]
-    whole = points(filled(rows))
-    monkeypatch.setattr("adafv.quality.points._AT_ONCE", 1)
-    assert points(filled(rows)) == whole
+def test_paired_differences_to_another_setting() -> None:
+    sheet = filled([
+        ({"answer": "cat"}, ["cat", "dog", "cat"]),
+        ({"answer": "red"}, ["blue", "red", "blue"]),
+        ({"answer": "sun"}, ["sun", "moon", "sun"]),
+        ({"answer": "sun"}, ["sun", "moon", "sun"]),
+    ])  # fmt: skip
+    whole, little, more = points(sheet, against=Reference("adafv", "50%"))
+    assert whole.quality.against is None and more.quality.against is None
+    found = little.quality.against
+    assert found is not None and (found.pruner, found.keep, found.value) == ("adafv", "50%", -0.5)
+    difference = little.quality.difference
+    assert difference is not None and (found.low, found.high) == (difference.low, difference.high)
+    assert little.to_json()["against"]["keep"] == "50%" and "against" not in more.to_json()
+    assert all(point.quality.against is None for point in points(sheet, against=Reference("adafv")))
+    assert points(sheet)[1].quality.against is None
 
 
 def test_precision_is_of_what_was_said_and_recall_of_what_is_so() -> None:

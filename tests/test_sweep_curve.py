@@ -13,8 +13,10 @@ from PIL import Image
 
 from adafv.figures.curve import render
 from adafv.figures.placing import spread
+from adafv.quality.changes import Change, Part
 from adafv.quality.intervals import Interval
-from adafv.quality.points import Accuracy, Point, Quality
+from adafv.quality.points import Point
+from adafv.quality.qualities import Accuracy, Against, Quality
 from adafv.quality.recommendation import recommend
 from adafv_cli import files
 from tests.batch_fakes import asking, install, questions
@@ -27,7 +29,8 @@ MANY = "adafv saliency similarity divprune cdpruner scope mmtok uniform random o
 def point(pruner: str, share: float, value: float, accuracy: bool = True) -> Point:
     low, high = value - 0.03, min(1.0, value + 0.02)
     marks = Accuracy("exact", 200, value, low, high) if accuracy else None
-    quality = Quality(marks, None, Interval(value, low, high), Interval(value - 0.95, low - 0.95, high - 0.95))
+    change = Change(Part(0.0, 0.0, 0.0), Part(max(0.0, 0.95 - value), 1e-4, 0.0), 0.0, 200)
+    quality = Quality(marks, None, Interval(value, low, high), change.interval(), change=change)
     tokens = {"visual": 576.0, "kept": round(576 * share)}
     flops = {"total": 1e12 * (0.2 + 0.8 * share), "unpruned_total": 1e12}
     keep = "all" if pruner == "none" else f"{share:.0%}"
@@ -53,6 +56,19 @@ def test_texts_stay_texts_and_say_what_is_what() -> None:
     assert "recommended (ring): adafv at 5%, within 10 points" in found
     assert {"29", "58", "144", "288", "576"} <= set(found)  # tokens
     assert {"24", "28", "40", "60", "100"} <= set(found)  # FLOPs, % of the unpruned
+
+
+def test_differences_to_a_setting_have_a_part_of_their_own() -> None:
+    points = curve(["adafv", "mmtok", "random"])
+    against = Against("adafv", "25%", -0.01, -0.03, 0.005)
+    beside = [replace(one, quality=replace(one.quality, against=against)) for one in points[5:]]
+    found = texts([*points[:5], *beside])
+    assert "points to adafv at 25%" in found and found.count("visual tokens kept, mean per image") == 2
+    same = [replace(one, quality=replace(one.quality, against=replace(against, keep=one.keep))) for one in points[5:]]
+    assert "points to adafv" in texts([*points[:5], *same])
+    assert not any(text.startswith("points to") for text in texts(points))
+    taller = Image.open(io.BytesIO(render([*points[:5], *beside], recommend(points, 1))))
+    assert taller.size == (1600, 1500)
 
 
 def test_without_a_recommendation_or_accuracy_or_an_end() -> None:

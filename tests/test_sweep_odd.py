@@ -35,8 +35,10 @@ def test_names_of_groups_may_hold_anything(tmp_path: Path, model: FakeBatchModel
 def test_many_budgets_are_spread_over_several_tables_of_groups(tmp_path: Path, model: FakeBatchModel) -> None:
     lines = [asking(n, answer="x", needs=60 * (n % 2), kind="a kind") for n in range(4)]
     table = sweep(tmp_path, lines, "--by", "kind", "--keep", "1,2,3,4,5,6,7,8,9", stdout_tty=True).stdout
-    rows = [line.split() for line in table.splitlines() if line.startswith("a kind")]
-    assert [len(row) for row in rows] == [2 + 2 * 5, 2 + 2 * 5, 2 + 2 * 2]
+    headings = [line.split()[2:] for line in table.splitlines() if line.startswith("adafv, %")]
+    assert all(budgets[0] == "all" for budgets in headings) and len(headings) > 1
+    assert [keep for budgets in headings for keep in budgets[1:]] == list("123456789")
+    assert sum(line.startswith("a kind") for line in table.splitlines()) == len(headings)
     assert "\u2026" not in table and max(map(len, table.splitlines())) <= 80
 
 
@@ -74,9 +76,11 @@ def test_a_shard_without_lines_says_so(tmp_path: Path, model: FakeBatchModel) ->
 
 
 def test_signs_that_any_terminal_has() -> None:
-    found = points(filled([({"answer": "cat"}, ["cat", "dog", "cat"])]))
+    found = points(
+        filled([({"answer": "cat"}, ["cat", "dog" if number % 2 else "cat", "cat"]) for number in range(40)])
+    )
     text = written(found, ascii_only=True)
-    assert "100.0 +-" in text and "\u00b1" not in text
+    assert " +-" in text and "\u00b1" not in text and "\u00b1" in written(found)
 
 
 def test_an_answer_nested_as_no_answer_is(tmp_path: Path, model: FakeBatchModel) -> None:

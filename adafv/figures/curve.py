@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from adafv.figures.differences import draw_differences
 from adafv.figures.formats import METADATA
 from adafv.figures.placing import spread
 from adafv.figures.texts import families, readable, shortened, width_of
@@ -24,6 +25,7 @@ _TITLE, _TEXT, _SMALL = 11.0, 9.0, 8.0  # sizes of letters in points
 _SIZE = (8.0, 5.4)  # inches
 _BOLD = 1.2  # widths of bold letters, at most, to those of others
 _NAMES, _RIGHT = 0.24, 0.07  # of the scale, what is left free at its ends
+_MORE_HEIGHT = 2.1  # inches, for differences beneath
 _DODGE = 0.4  # of the way between two budgets, over which the pruners' whiskers are set apart
 _LARGEST_STEP = 2.0
 _LOOKS = {  # told apart by those who see few colours, and by their marks in print
@@ -85,14 +87,20 @@ class _Curve:
         for line in self.lines.values():
             line.sort(key=_kept)
         self.recommendation = recommendation
-        self.figure: Figure = Figure(figsize=_SIZE)
+        compared = any(point.quality.against for line in self.lines.values() for point in line)
+        self.height = _SIZE[1] + (_MORE_HEIGHT if compared else 0.0)
+        self.figure: Figure = Figure(figsize=(_SIZE[0], self.height))
         FigureCanvasAgg(self.figure)
-        self.axes: Axes = self.figure.add_axes((0.085, 0.115, 0.885, 0.735))
+        part = _SIZE[1] / self.height
+        self.axes: Axes = self.figure.add_axes((0.085, 1 - 0.885 * part, 0.885, 0.735 * part))
         self._scales(points)
         self._unpruned()
         self._draw()
         self._mark()
         self._titles(points, model, partial)
+        if compared:
+            below = self.figure.add_axes((0.085, 0.62 / self.height, 0.885, 1.55 / self.height), sharex=self.axes)
+            draw_differences(below, self.lines, self.looks, self.places)
 
     def _scales(self, points: Sequence[Point]) -> None:
         """Scale tokens logarithmically; leave room on the left for the names, on the right for the unpruned model."""
@@ -150,7 +158,7 @@ class _Curve:
     def _draw(self) -> None:
         """Draw the lines, side by side by a little, and their names at their left ends."""
         others = iter(_MORE * (1 + len(self.lines)))
-        looks = {name: _LOOKS.get(name) or next(others) for name in self.lines}
+        looks = self.looks = {name: _LOOKS.get(name) or next(others) for name in self.lines}
         names: list[tuple[float, float, str, str]] = []
         self.places: dict[tuple[str, str], tuple[float, float]] = {}
         for number, (name, line) in enumerate(self.lines.items()):
@@ -202,10 +210,10 @@ class _Curve:
         questions, advice = max(point.questions for point in points), self._advice()
         said = f"{questions:,} question{'s' * (questions != 1)}{' (partial)' if partial else ''}"
         room = (0.95 * 72 * _SIZE[0] - width_of(advice, _TEXT)) / _BOLD
-        title = _title(model, said, room)
+        title, heading = _title(model, said, room), 1 - 0.045 * _SIZE[1] / self.height
         style: dict[str, Any] = {"fontsize": _TITLE, "fontweight": "bold", "family": families(title)}
-        self.figure.text(0.02, 0.955, title, color=_INK, va="center", **style)
-        self.figure.text(0.98, 0.955, advice, fontsize=_TEXT, color=_INK, ha="right", va="center")
+        self.figure.text(0.02, heading, title, color=_INK, va="center", **style)
+        self.figure.text(0.98, heading, advice, fontsize=_TEXT, color=_INK, ha="right", va="center")
         if self.whole is not None and self.whole.quality.interval is not None:
             self._name_unpruned(100 * self.whole.quality.interval.value)
 

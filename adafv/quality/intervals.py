@@ -1,6 +1,7 @@
 """Bootstrap intervals over images: questions about one image are alike, so images are drawn, not questions.
 
-One seeded set of draws serves every statistic of a sweep, so that differences between settings are paired.
+They enclose what is no mean: precision, recall, F1. Shares and differences have ends of their own (`changes.py`). One
+seeded set of draws serves every statistic.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 RESAMPLES = 2_000
 LEVEL = 0.95
 
-_RULE_OF_THREE = 3
 _AT_ONCE = 2**22  # draws held in memory
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic with its 95 % percentile interval."""
+    """A statistic with its 95 % interval."""
 
     value: float
     low: float
@@ -72,27 +72,13 @@ def ratio(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)
 
 
-def interval(
-    statistic: Floats, clusters: int = 0, floor: float | None = None, ceiling: float | None = None
-) -> Interval | None:
+def interval(statistic: Floats) -> Interval | None:
     """Enclose (1 + resamples,) values, the first of which is the statistic itself; `None` where it is not defined.
 
-    Draws in which it is not defined are left out. An outcome that was never observed is in no draw, so the interval
-    would collapse: its end is then widened by 3 / `clusters` (the rule of three).
-
-    Args:
-        statistic: a mean over the clusters, which lies between -1 and 1.
-        clusters: how many were drawn from.
-        floor: where the least draw is exactly this, nothing below it was seen, and the lower end is put below it.
-        ceiling: where all draws are exactly this, the upper end is put above it.
+    Draws in which it is not defined are left out.
     """
     drawn = statistic[1:][np.isfinite(statistic[1:])]
     if not np.isfinite(statistic[0]) or not len(drawn):
         return None
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    unseen = min(1.0, _RULE_OF_THREE / max(1, clusters))
-    if floor is not None and drawn.min() == floor:
-        low = floor - unseen
-    if ceiling is not None and drawn.min() == drawn.max() == ceiling:
-        high = ceiling + unseen
     return Interval(float(statistic[0]), float(low), float(high))

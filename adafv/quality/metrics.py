@@ -87,13 +87,15 @@ def exact(said: str, answers: tuple[str, ...]) -> float:
 def soft_vqa(said: str, answers: tuple[str, ...]) -> float:
     """VQA accuracy: min(people who said so / 3, 1), averaged over all ways to leave one of the people out.
 
-    It is made for ten people; with a single accepted answer it is `exact`.
+    It is made for ten people, of whom three are a third of the nine that are left. Of fewer it takes a third of those
+    who are left, so that what all of them said is right; with a single accepted answer it is `exact`.
     """
     people, same = len(answers), answers.count(said)
     if people == 1:
         return float(same)
-    left_out_who_said_so = same * min((same - 1) / 3, 1)
-    left_out_another = (people - same) * min(same / 3, 1)
+    enough = min(people - 1, _ANSWERS_OF_VQA - 1) / 3
+    left_out_who_said_so = same * min((same - 1) / enough, 1)
+    left_out_another = (people - same) * min(same / enough, 1)
     return (left_out_who_said_so + left_out_another) / people
 
 

@@ -14,15 +14,16 @@ from rich.text import Text
 from adafv.errors import cut
 from adafv_cli.console import Streams
 from adafv_cli.rendering import units
+from adafv_cli.rendering.sweep_words import cell, difference, footnote, sentence, value
 from adafv_cli.terminal import one_line
 
 if TYPE_CHECKING:
-    from adafv.quality.intervals import Interval
-    from adafv.quality.points import Accuracy, Point, Quality
+    from adafv.quality.points import Point
+    from adafv.quality.qualities import Accuracy
     from adafv.quality.recommendation import Recommendation
 
 WIDE = 120  # columns, from which on intervals are written out
-_NAME, _GROUP_CELL = 14, 13  # columns for a group's name, and for `100.0 ±50.0` with what is between two of them
+_NAME, _GROUP_CELL = 14, 13  # columns for a group's name, and for a quality with what is between two of them, at least
 
 _SPARE = ("KV MiB", "q/s", "TTFT ms", "F1", "to unpruned", "tokens", "agrees %", "FLOPs")  # go first to last
 _NAMES = {"exact": "accuracy", "vqa": "VQA acc.", "yes-no": "accuracy"}
@@ -51,6 +52,8 @@ def show(
         for point in points:
             streams.record(point.to_json() | {"partial": partial})
         streams.say(sentence(recommendation))
+        if recommendation.settings:
+            streams.say(footnote(recommendation))
 
 
 def _shows(text: str, streams: Streams) -> bool:
@@ -68,6 +71,14 @@ def made(points: Sequence[Point], recommendation: Recommendation) -> dict[str, A
         "points": [point.to_json() for point in points],
         "recommendation": None if chosen is None else {"pruner": chosen.pruner, "keep": chosen.keep},
         "tolerance": recommendation.tolerance,
+        "compared": {
+            "settings": recommendation.settings,
+            "pruners": recommendation.series,
+            "images": recommendation.images,
+            "low": None if recommendation.low is None else round(recommendation.low, 6),
+            "least_difference": round(recommendation.least_told, 6),
+            "images_needed": recommendation.images_needed,
+        },
     }
 
 
@@ -83,39 +94,13 @@ def pictures(
     within = " +-" if ascii_only else " \u00b1"
     found: list[RenderableType] = [_heading(points, partial), Text(), _table(points, width, within)]
     if points[0].groups:
-        most = max(1, (width - _NAME) // _GROUP_CELL - 1)  # budgets beside the unpruned
+        most = max(1, (width - _NAME) // _group_width(points, within) - 1)  # budgets beside the unpruned
         for pruner in dict.fromkeys(point.pruner for point in points[1:]):
             budgets = [point for point in points if point.pruner == pruner]
             for first in range(0, len(budgets), most):
                 found += [Text(), _groups(pruner, [points[0], *budgets[first : first + most]], within)]
-    return [*found, Text(), sentence(recommendation)]
-
-
-def sentence(recommendation: Recommendation) -> Text:
-    """Say what is recommended and why, or what came nearest."""
-    tolerance = f"{recommendation.tolerance:g}"
-    text = Text().append("recommended: ", "bold")
-    chosen = recommendation.point
-    if chosen is not None:
-        value = _written(chosen.quality.interval)
-        text.append(f"{chosen.pruner} at {chosen.keep}", "bold green")
-        return text.append(f": {value}, {_gap(recommendation, chosen)}, within {tolerance}")
-    unit = "point" if recommendation.tolerance == 1 else "points"
-    text.append("none", "bold").append(f"; no budget is surely within {tolerance} {unit} of the unpruned")
-    near = recommendation.nearest
-    return (
-        text if near is None else text.append(f"; nearest: {near.pruner} at {near.keep}, {_gap(recommendation, near)}")
-    )
-
-
-def _gap(recommendation: Recommendation, point: Point) -> str:
-    """Write a gap: `-2.0 points (-2.9 to -1.2) of the unpruned 98.8`."""
-    gain, whole = point.quality.difference, recommendation.unpruned
-    if gain is None:
-        return ""
-    reference = whole.quality.value if whole is not None else None
-    known = "" if reference is None else f" {_percent(reference)}"
-    return f"{_signed(gain.value)} points ({_signed(gain.low)} to {_signed(gain.high)}) of the unpruned{known}"
+    found += [Text(), sentence(recommendation)]
+    return [*found, footnote(recommendation)] if recommendation.settings else found
 
 
 def _heading(points: Sequence[Point], partial: bool) -> Text:
@@ -160,19 +145,23 @@ def _columns(points: Sequence[Point], wide: bool, within: str) -> dict[str, list
         "keep": [point.keep for point in points],
     }
     if accuracy:
-        columns[f"{_NAMES[accuracy.metric]} %"] = [_cell(quality.accuracy, wide, within) for quality in qualities]
+        columns[f"{_NAMES[accuracy.metric]} %"] = [cell(quality.accuracy, wide, within) for quality in qualities]
     if any(quality.yes_no is not None for quality in qualities):
-        columns["F1"] = [_value(quality.yes_no.f1 if quality.yes_no else None) for quality in qualities]
-    agrees = [_value(one.agreement) if accuracy else _cell(one.agreement, wide, within) for one in qualities]
+        columns["F1"] = [value(quality.yes_no.f1 if quality.yes_no else None) for quality in qualities]
+    agrees = [value(one.agreement) if accuracy else cell(one.agreement, wide, within) for one in qualities]
     columns["agrees %"] = ["" if point.is_unpruned else cell for point, cell in zip(points, agrees, strict=True)]
     if wide:
-        columns["to unpruned"] = ["" if point.is_unpruned else _difference(point.quality) for point in points]
+        gains = [None if point.is_unpruned else point.quality.difference for point in points]
+        columns["to unpruned"] = [difference(gain, wide, within) for gain in gains]
+    against = _against(points)
+    if against:
+        columns[against] = [difference(quality.against, wide, within) for quality in qualities]
     titles = ("tokens", "FLOPs", "TTFT ms", "q/s", "KV MiB")
     return columns | dict(zip(titles, map(list, zip(*map(_costs, points), strict=True)), strict=True))
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:
-    return sum(max(map(cell_len, (title, *cells))) + 2 for title, cells in columns.items()) - 2
+    return sum(max(1, *map(cell_len, (title, *cells))) + 2 for title, cells in columns.items()) - 2
 
 
 def _groups(pruner: str, points: Sequence[Point], within: str) -> Table:
@@ -183,9 +172,14 @@ def _groups(pruner: str, points: Sequence[Point], within: str) -> Table:
         table.add_column(point.keep, justify="right", no_wrap=True)
     for name in points[0].groups or {}:
         qualities = [(point.groups or {}).get(name) for point in points]
-        cells = [_cell(quality.interval if quality else None, False, within) for quality in qualities]
+        cells = [cell(quality.interval if quality else None, False, within) for quality in qualities]
         table.add_row(Text(one_line(cut(name, 40))), *cells)
     return table
+
+
+def _group_width(points: Sequence[Point], within: str) -> int:
+    qualities = [quality for point in points for quality in (point.groups or {}).values()]
+    return max(_GROUP_CELL, *(len(cell(quality.interval, False, within)) + 2 for quality in qualities))
 
 
 def _empty() -> Table:
@@ -204,32 +198,11 @@ def _costs(point: Point) -> list[str]:
     ]
 
 
-def _cell(found: Accuracy | Interval | None, wide: bool, within: str) -> str:
-    """Write `96.8 (95.9 to 97.6)`, or `96.8 ±0.9` where there is less room."""
-    if found is None:
+def _against(points: Sequence[Point]) -> str:
+    """Title the differences to another setting: `to adafv`, or `to adafv@25%` where it is one for all."""
+    found = [(point.keep, one) for point in points if (one := point.quality.against) is not None]
+    if not found:
         return ""
-    return _written(found) if wide else f"{_percent(found.value)}{within}{_percent((found.high - found.low) / 2)}"
-
-
-def _value(found: Interval | None) -> str:
-    return "" if found is None else _percent(found.value)
-
-
-def _difference(quality: Quality) -> str:
-    gain = quality.difference
-    return "" if gain is None else f"{_signed(gain.value)} ({_signed(gain.low)} to {_signed(gain.high)})"
-
-
-def _written(found: Accuracy | Interval | None) -> str:
-    if found is None:
-        return ""
-    return f"{_percent(found.value)} ({_percent(found.low)} to {_percent(found.high)})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _signed(share: float) -> str:
-    text = f"{100 * share:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+    first = found[0][1]
+    budgets_match = all(keep == one.keep for keep, one in found)
+    return f"to {first.pruner}" if budgets_match else f"to {first.pruner}@{first.keep}"

@@ -29,8 +29,9 @@ from adafv_cli.work.questions import Questions
 if TYPE_CHECKING:
     from adafv.quality.points import Point
     from adafv.quality.recommendation import Recommendation
+    from adafv.quality.reference import Reference
 
-FEW_IMAGES = 20
+FEW_IMAGES = 50
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Wanted:
         metric: one of `adafv.quality.metrics.METRICS`.
         tolerance: points of percent that the recommended budget may cost.
         by: a key of the lines by whose values they are grouped.
+        against: a setting that the others are compared with, besides the unpruned.
         plot: where to draw the curve.
         as_json: one object on stdout.
     """
@@ -50,6 +52,7 @@ class Wanted:
     by: str | None
     plot: Path | None
     as_json: bool
+    against: Reference | None = None
 
 
 class SweepResults:
@@ -123,7 +126,7 @@ class SweepResults:
         from adafv.quality.points import points
         from adafv.quality.recommendation import marked, recommend
 
-        found = points(self._sheet, self._wanted.metric)
+        found = points(self._sheet, self._wanted.metric, self._wanted.against)
         self._recommendation = recommend(found, self._wanted.tolerance)
         self._points = marked(found, self._recommendation)
         return made(self._points, self._recommendation)
@@ -132,9 +135,7 @@ class SweepResults:
         """Show the points, and draw them; without -o, what is shown is all that there is of the answers."""
         if self._recommendation is None or not any(point.questions for point in self._points):
             return
-        images = self._sheet.images
-        if images < FEW_IMAGES:
-            self._streams.note(f"questions about {images} image{'s' * (images > 1)}: the intervals are rough")
+        self._say_what_is_too_few(self._sheet.images, self._recommendation)
         if self._wanted.by is not None and not self._sheet.has_groups:
             self._streams.note(f"--by: no line has the key {shown(self._wanted.by)}")
         try:
@@ -142,6 +143,15 @@ class SweepResults:
         finally:  # whoever reads the points, or does not: the figure was asked for
             if self._wanted.plot is not None:
                 write_figure("--plot", self._wanted.plot, lambda kind: self._drawn(kind, partial=partial))
+
+    def _say_what_is_too_few(self, images: int, recommendation: Recommendation) -> None:
+        needed, few = recommendation.images_needed, images < FEW_IMAGES
+        said = ["the intervals are rough"] * few
+        if needed is not None and recommendation.settings and images < needed and recommendation.point is None:
+            points = f"{recommendation.tolerance:g} point{'s' * (recommendation.tolerance != 1)}"
+            said.append(f"a recommendation within {points} needs {needed:,}, or more where answers are lost")
+        if said:
+            self._streams.note(f"questions about {images} image{'s' * (images > 1)}: {'; '.join(said)}")
 
     def _drawn(self, kind: str, *, partial: bool) -> bytes:
         from adafv.figures.curve import render

@@ -1,0 +1,180 @@
+"""Intervals of shares and of paired differences over images, which hold when few images changed, too.
+
+A bootstrap promises too much there: of 500 images of which 1 % lose their answer it often sees two, and never draws
+what it did not see. So losses and gains are counted as rare events are: each is a weighted Poisson count, images being
+the events, with a gamma distribution of the same mean and variance (Fay and Feuer, Statistics in Medicine 16, 1997;
+exact for one question an image). The two are put together by recovering variances from their ends (Zou and Donner,
+Statistics in Medicine 27, 2008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adafv.quality.gamma import gamma_quantile
+from adafv.quality.intervals import LEVEL, Floats, Interval
+
+ERROR = 1 - LEVEL  # both ends together
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of the questions.
+
+    Args:
+        share: from 0 to 1.
+        variance: of the share, over images.
+        unit: what one more image may add to it; 0 where nothing can be added.
+    """
+
+    share: float
+    variance: float
+    unit: float
+
+    def upper(self, error: float = ERROR) -> float:
+        """Bound it from above; the chance of a larger one is at most `error` / 2."""
+        if self.share > 0.5:  # what is missing is rarer
+            return 1 - self._missing().lower(error)
+        share, variance = self.share + self.unit, self.variance + self.unit**2
+        if not variance or not share:
+            return self.share
+        return min(1.0, variance / share * gamma_quantile(share**2 / variance, 1 - error / 2))
+
+    def lower(self, error: float = ERROR) -> float:
+        """Bound it from below."""
+        if self.share > 0.5:
+            return 1 - self._missing().upper(error)
+        if not self.variance or not self.share:
+            return self.share
+        return self.variance / self.share * gamma_quantile(max(1.0, self.share**2 / self.variance), error / 2)
+
+    def _missing(self) -> Part:
+        return Part(1 - self.share, self.variance, self.unit)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one setting gained and lost against another, in shares of the questions that both answered.
+
+    Args:
+        correlation: of gains and losses, over images.
+        images: that there were.
+    """
+
+    gained: Part
+    lost: Part
+    correlation: float
+    images: int
+
+    @property
+    def value(self) -> float:
+        """The difference."""
+        return self.gained.share - self.lost.share
+
+    def low(self, error: float = ERROR) -> float:
+        """Bound the difference from below; the chance of a lower one is at most `error` / 2."""
+        lost = self.lost.upper(error) - self.lost.share
+        return max(-1.0, self.value - self._together(lost, self.gained.share - self.gained.lower(error)))
+
+    def high(self, error: float = ERROR) -> float:
+        """Bound the difference from above."""
+        gained = self.gained.upper(error) - self.gained.share
+        return min(1.0, self.value + self._together(gained, self.lost.share - self.lost.lower(error)))
+
+    def interval(self) -> Interval:
+        """Enclose the difference."""
+        return Interval(self.value, self.low(), self.high())
+
+    def _together(self, one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one**2 + other**2 - 2 * self.correlation * one * other))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over images of what was gained and lost, for `change`; shares of all that was counted."""
+
+    gained: float
+    lost: float
+    variances: tuple[float, float]
+    correlation: float
+    squares: float  # sum over images of what each gained and lost, squared
+    images: int
+
+
+def moments(images: NDArray[np.intp], gained: Floats, lost: Floats, counted: Floats) -> Moments | None:
+    """Sum up, image by image; `None` where nothing was counted.
+
+    Args:
+        images: (rows,) from 0 on, equal for rows that belong together; of one image alone its rows are told apart.
+        gained, lost: (rows,) from 0 to `counted`.
+        counted: (rows,) how much each row counts, 0 where it does not.
+    """
+    there = counted > 0
+    _, codes = np.unique(images[there], return_inverse=True)
+    if len(codes) and not codes.any():
+        codes = np.arange(len(codes))
+    whole = counted.sum()
+    if not whole:
+        return None
+    up, down, weight = (np.bincount(codes, values[there]) / whole for values in (gained, lost, counted))
+    rise, fall = float(up.sum()), float(down.sum())
+    count = len(weight)
+    more, less = up - rise * weight, down - fall * weight
+    scale = count / max(1, count - 1)
+    variances = float(scale * (more @ more)), float(scale * (less @ less))
+    together = math.sqrt(variances[0] * variances[1])
+    correlation = float(scale * (more @ less)) / together if together else 0.0
+    return Moments(rise, fall, variances, correlation, float((up @ up) + (down @ down)), count)
+
+
+def changes(found: Sequence[Moments | None], *, gains: bool = True) -> list[Change | None]:
+    """Make changes of their moments.
+
+    One more image may lose as much as is halfway between what images lose that lose anything, and all of an image.
+
+    Args:
+        found: one for each setting of a sweep.
+        gains: whether there can be any.
+    """
+    usual, made = _usual(found), list[Change | None]()
+    for one in found:
+        if one is None:
+            made.append(None)
+            continue
+        unit = (min(usual, 1 / one.images) + 1 / one.images) / 2
+        rise, fall = one.variances
+        gained = Part(one.gained, rise, unit if gains else 0.0)
+        made.append(Change(gained, Part(one.lost, fall, unit), one.correlation, one.images))
+    return made
+
+
+def parts(found: Sequence[Moments | None]) -> list[Part | None]:
+    """Make parts of what was lost. No promise rests on them: one more image may lose what images lose otherwise."""
+    usual = _usual(found)
+    return [None if one is None else Part(one.lost, one.variances[1], min(usual, 1 / one.images)) for one in found]
+
+
+def _usual(found: Sequence[Moments | None]) -> float:
+    """Work out what an image loses or gains that loses or gains anything, the more often the more it loses.
+
+    It is learnt from all settings together, so that one under which nothing changed is not thought less certain than
+    one under which little did.
+    """
+    known = [one for one in found if one is not None]
+    moved = sum(one.gained + one.lost for one in known)
+    return sum(one.squares for one in known) / moved if moved else 1.0
+
+
+def least_told(images: int, error: float = ERROR) -> float:
+    """Work out the largest share of images that may lose their answers and show none that does, in `images` of them."""
+    return min(1.0, -math.log(error / 2) / max(1, images))
+
+
+def images_needed(tolerance: float, error: float = ERROR) -> int | None:
+    """Count the images at which losing nothing shows that less is lost than `tolerance`, a share; never of nothing."""
+    return math.ceil(-math.log(error / 2) / tolerance - 1e-9) if tolerance > 0 else None
