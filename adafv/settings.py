@@ -60,6 +60,9 @@ class LoadSettings:
             `adafv.chat_templates.NAMES`, or a Jinja file.
         revision: hub revision.
         offline: never touch the network.
+        base: what an adapter is merged into; `None` is what it says that it was trained on.
+        vision_tower: folder or hub id of the tower of a checkpoint in LLaVA's original format that does not hold it
+            itself; `None` is the one that it names.
     """
 
     model: str = DEMO
@@ -72,6 +75,8 @@ class LoadSettings:
     chat_template: str | None = None
     revision: str | None = None
     offline: bool = False
+    base: str | None = None
+    vision_tower: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, DTYPES)

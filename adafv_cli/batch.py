@@ -135,7 +135,9 @@ def _dry_run(
 
 def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
     """List what two runs must share to write into one file: all that changes an answer, but keep and pruner."""
-    found: dict[str, Any] = {name: getattr(load, name) for name in ("model", "revision", "dtype", "quantize")}
+    found: dict[str, Any] = {
+        name: getattr(load, name) for name in ("model", "revision", "dtype", "quantize", "base", "vision_tower")
+    }
     found["chat_template"] = chat_templates.identity(load.chat_template)
     names = ("positions", "crop_budget", "system", "pad", "protocol", "max_new_tokens", "temperature", "top_p", "seed")
     return found | {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 
@@ -16,8 +16,8 @@ from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_there
-from adafv_cli.loading import template_error
-from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+from adafv_cli.loading import setting_error
+from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, same, takes_flags
 from adafv_cli.rendering import card
 
 HELP = """
@@ -39,26 +39,23 @@ BUDGETS = ("all", "50%", "25%", "128", "64")
 _SIZE = re.compile(r"([0-9]{1,18})[xX]([0-9]{1,18})")
 
 
-def _same(group: type[Any], flag: str) -> Any:
-    """Take the flag of another group, with its help and everything."""
-    return get_type_hints(group, include_extras=True)[flag].__metadata__[0]
-
-
 @dataclass(frozen=True)
 class InfoFlags:
     """Which checkpoint, which image, which budget."""
 
-    model: Annotated[str, _same(LoadFlags, "model")] = LoadFlags.model
-    revision: Annotated[str | None, _same(LoadFlags, "revision")] = None
-    chat_template: Annotated[str | None, _same(LoadFlags, "chat_template")] = None
-    offline: Annotated[bool, _same(LoadFlags, "offline")] = False
+    model: Annotated[str, same(LoadFlags, "model")] = LoadFlags.model
+    revision: Annotated[str | None, same(LoadFlags, "revision")] = None
+    chat_template: Annotated[str | None, same(LoadFlags, "chat_template")] = None
+    offline: Annotated[bool, same(LoadFlags, "offline")] = False
+    base: Annotated[str | None, same(LoadFlags, "base")] = None
+    vision_tower: Annotated[str | None, same(LoadFlags, "vision_tower")] = None
     image: Annotated[
         str,
         typer.Option(
             metavar="WIDTHxHEIGHT|FILE", help="Size of the image, or a file that has it.", rich_help_panel="Pruning"
         ),
     ] = "640x480"
-    keep: Annotated[str, _same(RunFlags, "keep")] = RunFlags.keep
+    keep: Annotated[str, same(RunFlags, "keep")] = RunFlags.keep
 
     def settings(self, ctx: typer.Context, positional: str | None) -> LoadSettings:
         """Say which checkpoint; a MODEL without -m counts more than the environment.
@@ -74,6 +71,8 @@ class InfoFlags:
             chat_template=self.chat_template,
             revision=self.revision,
             offline=self.offline,
+            base=self.base,
+            vision_tower=self.vision_tower,
         ).settings(ctx)
 
 
@@ -136,14 +135,15 @@ def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card
     from adafv.costs.description import describe
     from adafv.costs.plan import PromptPlan, plan_answer, plan_image
     from adafv.families import family_of
-    from adafv.loading.reading import configuration, describe_prompts, locate
+    from adafv.loading.reading import configuration, describe_prompts
+    from adafv.loading.source import locate
 
-    source = locate(settings)
-    config = configuration(source)
     try:
+        source = locate(settings)
+        config = configuration(source)
         prompts = describe_prompts(source, config)
     except InputError as error:
-        raise template_error(error) from error
+        raise setting_error(error) from error
     image = plan_image(config, height, width)
     prompt = PromptPlan(TEXT_TOKENS // 2, TEXT_TOKENS // 2, GENERATED)
     runs = [RunSettings(keep=budget) for budget in _budgets(keep, image.visual)]

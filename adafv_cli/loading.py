@@ -25,7 +25,7 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
 
     Raises:
         CheckpointError, DeviceError: as `adafv.load`.
-        UsageError: a chat template or padding that cannot be used.
+        UsageError: a chat template, base, vision tower or padding that cannot be used.
     """
     check_versions()
     hub = settings.model != DEMO and not is_there(Path(settings.model))
@@ -35,7 +35,7 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
         try:
             model = load(settings)
         except InputError as error:
-            raise template_error(error) from error
+            raise setting_error(error) from error
     try:
         model.check(run)
     except InputError as error:
@@ -48,10 +48,12 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
     return model
 
 
-def template_error(error: InputError) -> AdaFVError:
-    """Speak of the flag where a chosen chat template cannot be used; other errors stay as they are."""
+def setting_error(error: InputError) -> AdaFVError:
+    """Speak of the flag where a chosen template, base or vision tower cannot be used; other errors stay as they are."""
     name, colon, rest = error.what.partition(":")
-    return UsageError(f"--chat-template:{rest}", error.fix) if colon and name == "chat_template" else error
+    if not colon or name not in ("chat_template", "base", "vision_tower"):
+        return error
+    return UsageError(f"--{name.replace('_', '-')}:{rest}", error.fix)
 
 
 def load_for_image(source: str | bytes, settings: LoadSettings, run: RunSettings, streams: Streams) -> Model:

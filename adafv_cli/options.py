@@ -63,6 +63,8 @@ class LoadFlags:
     chat_template: Annotated[str | None, _load(_TEMPLATE_HELP, words=chat_templates.NAMES)] = None
     revision: Annotated[str | None, _load("Branch, tag or commit on the hub.")] = None
     offline: Annotated[bool, _load("Never touch the network.", "--offline")] = False
+    base: Annotated[str | None, _load("Of an adapter: what it was trained on, instead of what it names.")] = None
+    vision_tower: Annotated[str | None, _load("Of LLaVA's original format: folder or hub id of the tower.")] = None
 
     def settings(self, ctx: typer.Context) -> LoadSettings:
         """Make the library's settings.
@@ -127,6 +129,11 @@ class OutputFlags:
         if self.quiet and self.verbose:
             raise UsageError("-q and -v contradict each other", "give one of the two")
         streams.verbosity = QUIET if self.quiet else min(NORMAL + self.verbose, DEBUG)
+
+
+def same(group: type[Any], flag: str) -> Any:
+    """Take the flag of another group, with its help and everything."""
+    return get_type_hints(group, include_extras=True)[flag].__metadata__[0]
 
 
 def takes_flags(command: Callable[..., None]) -> Callable[..., None]:

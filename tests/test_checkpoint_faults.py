@@ -297,7 +297,7 @@ def test_memory_that_runs_out(llava_folder: Path, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr("adafv.loading.checkpoint.AutoModelForImageTextToText.from_pretrained", full)
+    monkeypatch.setattr("transformers.LlavaForConditionalGeneration.from_pretrained", full)
     with pytest.raises(DeviceError, match="does not fit into memory") as caught:
         load_checkpoint(LoadSettings(str(llava_folder)))
     assert "--quantize int4" in caught.value.fix

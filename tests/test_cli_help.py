@@ -18,6 +18,7 @@ LIGHT = {
     "typer", "rich",  # and what these two bring along
     "annotated_doc", "annotated_types", "markdown_it", "mdurl", "pydantic", "pydantic_core", "pygments", "shellingham",
     "typing_extensions", "typing_inspection",
+    "attr",  # which rich looks for, and finds where something else has brought it
 }  # fmt: skip
 PLAIN = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS")}
 PLAIN |= {"TERM": "dumb", "COLUMNS": "80"}

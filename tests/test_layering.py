@@ -73,7 +73,7 @@ FLOORS = (
     "loading options progress",
     "work",
     "workflags",
-    "ask batch info samples show",
+    "ask batch convert info samples show",
     "sweep",
     "app",
     "__main__",
@@ -96,7 +96,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/families": "torch transformers accelerate PIL",
     "adafv/patching": "torch",
     "adafv/wrapping": "transformers",
-    "adafv/loading": "torch transformers accelerate safetensors huggingface_hub jinja2 PIL",
+    "adafv/loading": "torch transformers accelerate safetensors huggingface_hub jinja2 PIL peft",
     "adafv/costs": "torch transformers",
     "adafv/quality": "numpy",
     "adafv/figures": "matplotlib numpy PIL",  # nothing else draws, and only inside functions

@@ -1,4 +1,4 @@
-"""LLaVA's original checkpoints are refused with the name of the converted one, whatever transformers makes of them."""
+"""What of LLaVA's original format has no equal in Hugging Face format is refused, whatever transformers makes of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from adafv import CheckpointError
 from adafv.loading.checkpoint import load_checkpoint
-from adafv.loading.original_format import check_not_original
+from adafv.loading.original_format import check_convertible, grid_pinpoints, is_original
 from adafv.loading.reading import read_config
 from adafv.settings import LoadSettings
 
@@ -68,6 +68,7 @@ MISTRAL_7B = (
         "num_key_value_heads": 8,
     }
 )
+GRIDS = {"image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]}
 TUNED = "runs/llava-lora-merged"
 
 # The layout of its weights, at widths that fit a test.
@@ -84,6 +85,40 @@ WEIGHTS = {
 }
 
 
+REFUSED: dict[str, dict[str, Any]] = {
+    "model_type 'llava_mpt'": {"model_type": "llava_mpt", "architectures": ["LlavaMPTForCausalLM"]},
+    "model_type 'llava_qwen'": {"model_type": "llava_qwen", "architectures": ["LlavaQwenForCausalLM"]},
+    "model_type 'llava_mixtral'": {"model_type": "llava_mixtral", "architectures": ["LlavaMixtralForCausalLM"]},
+    "mm_projector_type 'linear'": {"mm_projector_type": "linear"},
+    "mm_projector_type 'mlp3x_gelu'": {"mm_projector_type": "mlp3x_gelu"},
+    "mm_resampler_type 'spatial_pool'": {"mm_resampler_type": "spatial_pool"},
+    "mm_use_im_start_end True": {"mm_use_im_start_end": True},
+    "mm_vision_select_feature 'cls_patch'": {"mm_vision_select_feature": "cls_patch"},
+    "mm_vision_select_layer '-2'": {"mm_vision_select_layer": "-2"},
+    "image_aspect_ratio 'anyres_max_9'": ANYRES | {"image_aspect_ratio": "anyres_max_9"},
+    "image_aspect_ratio ['pad']": {"image_aspect_ratio": ["pad"]},
+    "mm_patch_merge_type 'flat'": ANYRES | {"mm_patch_merge_type": "flat"},
+    "mm_patch_merge_type 'spatial'": ANYRES | {"mm_patch_merge_type": "spatial"},
+    "image_grid_pinpoints is None": ANYRES,
+    "image_grid_pinpoints is '(1x1),...,(6x6)'": ANYRES | {"image_grid_pinpoints": "(1x1),...,(6x6)"},
+    "image_grid_pinpoints is [[336]]": ANYRES | {"image_grid_pinpoints": [[336]]},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_has_no_equal_is_refused(what: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        check_convertible(TUNED, VICUNA_7B | REFUSED[what])
+    assert TUNED in caught.value.what and what in caught.value.what
+    assert "--model llava-hf/" in caught.value.fix
+
+
+@pytest.mark.parametrize("config", [VICUNA_7B, VICUNA_13B, *(raw | GRIDS for raw in (YI_34B, MISTRAL_7B))])
+def test_what_is_published_is_not(config: dict[str, Any]) -> None:
+    assert is_original(config)
+    check_convertible("any", config)
+
+
 @pytest.mark.parametrize(
     "name, config, twin",
     [
@@ -96,42 +131,31 @@ WEIGHTS = {
         ("/data/LLaVA-v1.5-13B/", VICUNA_13B, "llava-hf/llava-1.5-13b-hf"),
     ],
 )
-def test_published_ones_have_a_twin(name: str, config: dict[str, Any], twin: str) -> None:
-    with pytest.raises(CheckpointError, match="original format") as caught:
-        check_not_original(name, config)
-    assert name in caught.value.what
-    assert caught.value.fix == f"use it in Hugging Face format: --model {twin}"
+def test_what_is_refused_may_have_a_twin(name: str, config: dict[str, Any], twin: str) -> None:
+    for known, ending in ((name, f"format: --model {twin}"), (TUNED, f"use --model {twin}, a model of its kind")):
+        with pytest.raises(CheckpointError) as caught:
+            check_convertible(known, config | {"mm_resampler_type": "perceiver"})
+        assert caught.value.fix.endswith(ending)
 
 
 @pytest.mark.parametrize(
-    "config, kin",
+    "given, read",
     [
-        (VICUNA_7B, "llava-hf/llava-1.5-7b-hf"),
-        (VICUNA_7B | {"model_type": "llava_llama"}, "llava-hf/llava-1.5-7b-hf"),
-        (VICUNA_13B, "llava-hf/llava-1.5-13b-hf"),
-        (VICUNA_7B | ANYRES, "llava-hf/llava-v1.6-vicuna-7b-hf"),
-        (VICUNA_13B | ANYRES, "llava-hf/llava-v1.6-vicuna-13b-hf"),
-        (MISTRAL_7B, "llava-hf/llava-v1.6-mistral-7b-hf"),
-        (YI_34B, "llava-hf/llava-v1.6-34b-hf"),
-        ({"model_type": "llava_llama"}, "llava-hf/llava-1.5-7b-hf"),
-        ({"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]}, "llava-hf/llava-1.5-7b-hf"),
+        ([[336, 672], [672, 336], [672, 672]], [[336, 672], [672, 336], [672, 672]]),
+        ("[(336, 672), (672, 336)]", [[336, 672], [672, 336]]),
+        ([[336, 1008], [672, 672]], [[1008, 336], [672, 672]]),  # (width, height) there, (height, width) here
     ],
 )
-def test_fine_tunes_are_to_be_converted(config: dict[str, Any], kin: str) -> None:
-    with pytest.raises(CheckpointError, match="original format") as caught:
-        check_not_original(TUNED, config)
-    assert TUNED in caught.value.what
-    tiles = config.get("mm_patch_merge_type") == "spatial_unpad"  # whose newline the script of 1.5 drops
-    assert f"convert_llava_{'next_' if tiles else ''}weights_to_hf.py" in caught.value.fix
-    assert f"--model {kin}," in caught.value.fix
+def test_mosaics_are_read_as_heights_and_widths(given: object, read: list[list[int]]) -> None:
+    assert grid_pinpoints("any", {"image_grid_pinpoints": given}) == read
 
 
-@pytest.mark.parametrize("config", [VICUNA_7B, YI_34B, MISTRAL_7B, VICUNA_7B | {"model_type": "llava_llama"}])
+@pytest.mark.parametrize("config", [VICUNA_7B | {"mm_resampler_type": "x"}, {"model_type": "llava_mpt"}])
 def test_folders_are_refused_before_anything_is_loaded(config: dict[str, Any], tmp_path: Path) -> None:
-    """`llava` would pass transformers' check with the geometry of the 7B; `llava_llama` would fail it."""
+    """`llava` would pass transformers' check with the geometry of the 7B; `llava_mpt` would fail it."""
     weights = {name: torch.zeros(shape) for name, shape in WEIGHTS.items()}
     torch.save(weights, tmp_path / "pytorch_model.bin")
-    for name, content in {"config.json": config, "tokenizer_config.json": {}}.items():
+    for name, content in {"config.json": config | {"mm_vision_tower": "a/b"}, "tokenizer_config.json": {}}.items():
         (tmp_path / name).write_text(json.dumps(content))
     for load in (load_checkpoint, read_config):
         with pytest.raises(CheckpointError, match="original format") as caught:
@@ -162,5 +186,5 @@ def test_original_weights_under_a_converted_config(llava_folder: Path, tmp_path:
         {},
     ],
 )
-def test_others_pass(config: dict[str, Any]) -> None:
-    check_not_original("any", config)
+def test_others_are_not_original(config: dict[str, Any]) -> None:
+    assert not is_original(config)

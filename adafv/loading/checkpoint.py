@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import inf, prod
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForImageTextToText
@@ -14,12 +17,16 @@ from adafv.families.base import Family
 from adafv.families.tower import choose_layers, chosen_layers, feature_layers, layers_that_run
 from adafv.loading.devices import check_devices, on_cpu_only, place
 from adafv.loading.faults import explained
-from adafv.loading.files import check_files
+from adafv.loading.files import check_files, weight_files
 from adafv.loading.hub import downloaded
+from adafv.loading.merging import check_in_memory, check_mergeable, merge
 from adafv.loading.numbers import smallest_count
-from adafv.loading.reading import Source, configuration, locate, prompting
+from adafv.loading.original import Original
+from adafv.loading.reading import configuration, own_generation_config, prompting
+from adafv.loading.source import Source, locate
+from adafv.loading.tensors import Held, hold
 from adafv.loading.tokens import generation_config
-from adafv.loading.weights import check_size, check_types, check_weights, unreported
+from adafv.loading.weights import check_names, check_size, check_types, check_weights, unreported
 from adafv.prompt import Prompter
 from adafv.settings import DEMO, LoadSettings
 
@@ -59,52 +66,104 @@ def load_checkpoint(settings: LoadSettings) -> Checkpoint:
         InputError: a chosen chat template that cannot be used.
     """
     check_devices(settings)
-    source = locate(settings)
+    return read_whole(locate(settings), settings)
+
+
+def read_whole(source: Source, settings: LoadSettings, *, cut: bool = True) -> Checkpoint:
+    """Load what was located.
+
+    Args:
+        source: as `locate` found it.
+        settings: as the user gave them.
+        cut: leave out layers of the vision tower behind the last one that LLaVA uses.
+
+    Raises:
+        CheckpointError, DeviceError, InputError: as `load_checkpoint`.
+    """
+    if source.adapter is not None:
+        check_mergeable(settings.model, settings.quantize)
     config = configuration(source)
     if source.folder is not None:
-        check_files(source.folder)
+        check_files(source.folder, processor=source.original is None)
     asking = prompting(source, config)
-    with explained(settings, "the model", cached_only=source.cached_only):
-        model = _load_model(source, config)
+    with explained(source.settings, "the model", cached_only=source.cached_only):
+        model = _load_model(source, config, cut=cut)
+        if source.original is not None:
+            model.generation_config = own_generation_config(source) or model.generation_config
+    if source.adapter is not None:
+        with explained(settings, "the adapter", cached_only=source.cached_only):
+            merge(source.adapter, model, whole=source.original is None)
     own = generation_config(settings.model, model.generation_config, config.text_config, asking.prompter.turn_end)
     model.generation_config = own
     return Checkpoint(settings.model, model, asking.processor, asking.prompter, family_of(config))
 
 
-def _load_model(source: Source, config: Any) -> Any:
-    settings, folder = source.settings, source.folder
-    cut = copy.deepcopy(config)
-    cut.vision_config.num_hidden_layers = layers_that_run(config)
-    choose_layers(cut, -1 if isinstance(chosen_layers(config), int) else feature_layers(config))
+def _load_model(source: Source, config: Any, *, cut: bool) -> Any:
+    settings, cut_config = source.settings, copy.deepcopy(config)
+    if cut:
+        cut_config.vision_config.num_hidden_layers = layers_that_run(config)
+        choose_layers(cut_config, -1 if isinstance(chosen_layers(config), int) else feature_layers(config))
     quantized = hasattr(config, "quantization_config")
-    if folder is not None:
-        check_size(folder, smallest_count(cut), quantized=quantized)
+    tensors = None if source.original is None else original_tensors(source)
+    size, unit = _size(source.folder, tensors)
+    check_size(settings.model, size, smallest_count(cut_config), quantized=quantized, unit=unit)
     with torch.device("meta"):
-        empty = AutoModelForImageTextToText.from_config(cut)
+        empty = AutoModelForImageTextToText.from_config(cut_config)
     parameters = sum(parameter.numel() for parameter in empty.parameters())
-    if folder is not None:
-        check_size(folder, parameters, quantized=quantized)
-        if not quantized:
-            check_types(folder)
+    if tensors is not None:
+        check_names(settings.model, empty, tensors)
+    else:
+        check_size(settings.model, size, parameters, quantized=quantized)
+        if source.folder is not None and not quantized:
+            _check_all_types(source.folder)
     dtype = _dtype(config, settings, parameters)
+    placement = place(empty, settings, dtype)
+    if source.adapter is not None:
+        check_in_memory(source.adapter.name, placement)
+    weights = source.hub if tensors is None else {"state_dict": tensors}
     with unreported():
-        model, report = AutoModelForImageTextToText.from_pretrained(
-            source.place,
-            config=cut,
+        # Not by the Auto class, which looks on the hub for adapters wherever peft is installed, also when offline.
+        model, report = type(empty).from_pretrained(
+            source.place if tensors is None else None,
+            config=cut_config,
             dtype=dtype,
-            device_map=place(empty, settings, dtype),
+            device_map=placement,
             offload_folder=settings.offload_folder,
             attn_implementation=settings.attention,
             quantization_config=_quantization(settings, dtype),
             weights_only=True,  # of pickled weights: no code
             ignore_mismatched_sizes=True,  # so that they are listed, and refused below with their names
             output_loading_info=True,
-            **source.hub,
+            **weights,
         )
-    check_weights(settings.model, model, report, cut.vision_config.num_hidden_layers)
-    if folder is None and not quantized:
-        check_types(downloaded(source.place, source.hub))
+    check_weights(settings.model, model, report, cut_config.vision_config.num_hidden_layers)
+    if source.folder is None and tensors is None and not quantized:
+        _check_all_types(downloaded(source.place, source.hub))
     return model.eval()
+
+
+def original_tensors(source: Source) -> dict[str, Held]:
+    """List the tensors of a checkpoint in LLaVA's original format, with those of an adapter that replace some.
+
+    Raises:
+        CheckpointError: no vision tower, or weights that are no floating-point numbers.
+    """
+    original, adapter = cast(Original, source.original), source.adapter
+    tensors = original.tensors({} if adapter is None else adapter.whole)
+    check_types(original.name, tensors)
+    return tensors
+
+
+def _size(folder: Path | None, tensors: Mapping[str, Held] | None) -> tuple[float, str]:
+    """Count what weights there are: numbers or bytes, and of what has not been fetched any number."""
+    if tensors is not None:
+        return sum(prod(held.shape) for held in tensors.values()), "numbers"
+    return inf if folder is None else sum(path.stat().st_size for path in weight_files(folder)), "bytes"
+
+
+def _check_all_types(folder: Path) -> None:
+    for path in weight_files(folder):
+        check_types(path, hold(path))
 
 
 def _dtype(config: Any, settings: LoadSettings, parameters: int) -> torch.dtype:

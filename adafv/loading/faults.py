@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -133,6 +134,14 @@ def explained(settings: LoadSettings, part: str, *, cached_only: bool = False) -
         if cached_only and isinstance(error, OSError) and not _is_here(settings.model):
             raise _not_cached(settings) from error
         raise _explanation(settings, part, error) from error
+
+
+def is_installed(package: str) -> bool:
+    """Tell whether a package can be imported, without importing it."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # what it lies in is not there
+        return False
 
 
 def _is_here(model: str) -> bool:

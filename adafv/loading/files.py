@@ -13,6 +13,7 @@ from adafv.loading.faults import AGAIN
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # or an index of several such files; in order of preference
 _READ_QUIETLY = (  # transformers goes on without some of these, and names none in its errors
     "generation_config.json",
     "processor_config.json",
@@ -31,15 +32,17 @@ def check_config(folder: Path) -> None:
     Raises:
         CheckpointError: no config.json, or not JSON.
     """
-    if (folder / "adapter_config.json").is_file():
-        raise CheckpointError(f"model: {folder} is an adapter, not a whole model", "merge it into its base model first")
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"model: {folder} holds no config.json", "give a Hugging Face checkpoint folder")
-    _read_json(folder / "config.json")
+    read_json(folder / "config.json")
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, *, processor: bool = True) -> None:
     """Check what can be seen of a local checkpoint's other files without reading the weights.
+
+    Args:
+        folder: of the checkpoint.
+        processor: whether it has to have an image processor of its own.
 
     Raises:
         CheckpointError: a file that is missing, cut off or not JSON.
@@ -47,7 +50,8 @@ def check_files(folder: Path) -> None:
     check_texts(folder)
     for path in weight_files(folder):
         _check_weights(path)
-    for what, names in (("tokenizer", TOKENIZERS), ("image processor", PROCESSORS)):
+    wanted = {"tokenizer": TOKENIZERS} | ({"image processor": PROCESSORS} if processor else {})
+    for what, names in wanted.items():
         if not any((folder / name).is_file() for name in names):
             raise CheckpointError(f"model: {folder} holds no {what} ({' or '.join(names)})", AGAIN)
 
@@ -60,7 +64,7 @@ def check_texts(folder: Path) -> None:
     """
     for path in (folder / name for name in _READ_QUIETLY):
         if path.is_file():
-            _read_json(path)
+            read_json(path)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -69,30 +73,44 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there are none, or an index that is no index.
     """
-    for whole in ("model.safetensors", "pytorch_model.bin"):
+    for whole in WEIGHTS:
         if (folder / whole).is_file():
             return [folder / whole]
         index = folder / f"{whole}.index.json"
         if index.is_file():
-            files = _read_json(index).get("weight_map")
-            if not isinstance(files, dict) or not files:
-                raise CheckpointError(f"model: {index} has no weight_map", AGAIN)
-            for name in files.values():
-                if not _is_file_name(name):
-                    what = f"model: {index} names a weight file {cut(repr(name), 60)}, which is no file's name"
-                    raise CheckpointError(what, AGAIN)
-            return [folder / name for name in sorted(set(files.values()))]
+            return [folder / name for name in shards_of(index)]
     shards = [path.name for path in sorted(folder.glob("*.safetensors"))]
     if shards:
         raise CheckpointError(f"model: {folder} holds {shards[0]}, but no model.safetensors.index.json", AGAIN)
     raise CheckpointError(f"model: {folder} holds no weights (model.safetensors)", AGAIN)
 
 
+def shards_of(index: Path) -> list[str]:
+    """List the weight files that an index names.
+
+    Raises:
+        CheckpointError: it is no index.
+    """
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise CheckpointError(f"model: {index} has no weight_map", AGAIN)
+    for name in files.values():
+        if not _is_file_name(name):
+            what = f"model: {index} names a weight file {cut(repr(name), 60)}, which is no file's name"
+            raise CheckpointError(what, AGAIN)
+    return sorted(set(files.values()))
+
+
 def _is_file_name(name: object) -> bool:
     return isinstance(name, str) and 0 < len(name.encode("utf-8", "replace")) < 256 and Path(name).name == name
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        CheckpointError: it does not.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:

@@ -3,55 +3,26 @@
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PretrainedConfig
-from transformers.utils import cached_file
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
 from adafv.chat_templates import ChatTemplate, chosen, documented
-from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
-from adafv.errors import CheckpointError, InputError, shown
-from adafv.families import FAMILIES, family_of
+from adafv.errors import InputError
+from adafv.families import family_of
 from adafv.families.tower import choose_layers, chosen_layers, feature_layers
-from adafv.loading.faults import AGAIN, EXAMPLE, explained, rehearsed
-from adafv.loading.files import PROCESSORS, TOKENIZERS, check_config, check_texts
-from adafv.loading.hub import hub_answers
+from adafv.loading.faults import explained, rehearsed
+from adafv.loading.files import PROCESSORS, TOKENIZERS, check_texts
+from adafv.loading.hub import find
 from adafv.loading.numbers import check_numbers
-from adafv.loading.original_format import check_not_original
 from adafv.loading.preprocessing import check_image_processor, check_preprocessing
 from adafv.loading.processing import load_processor
+from adafv.loading.source import Source, locate
 from adafv.loading.tokens import check_tokenizer, generation_config
 from adafv.prompt import Prompter
-from adafv.settings import DEMO, LoadSettings
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a checkpoint is.
-
-    Args:
-        place: a folder, or a hub id.
-        hub: what every `from_pretrained` is told about the hub.
-        settings: what was asked for.
-    """
-
-    place: str
-    hub: dict[str, Any]
-    settings: LoadSettings
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder; `None` on the hub."""
-        return Path(self.place) if Path(self.place).is_dir() else None
-
-    @property
-    def cached_only(self) -> bool:
-        """Whether nothing may be, or can be, fetched."""
-        return bool(self.hub["local_files_only"])
+from adafv.settings import LoadSettings
 
 
 @dataclass(frozen=True)
@@ -86,29 +57,6 @@ class PromptDescription:
     added_stop: str | None
 
 
-def locate(settings: LoadSettings) -> Source:
-    """Find the folder or hub id that a user gave.
-
-    Raises:
-        CheckpointError: nothing there.
-    """
-    name = settings.model
-    hub = {"revision": settings.revision, "local_files_only": True, "trust_remote_code": False}
-    fix = "give a checkpoint folder, a hub id, or demo"
-    try:
-        folder = DEMO_CHECKPOINT if name == DEMO else Path(name).expanduser()
-        if name and folder.is_dir():
-            return Source(str(folder), hub, settings)
-        there = name and folder.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, no permission, no such home
-        raise CheckpointError(f"model: {shown(name)} cannot be looked for: {error}", fix) from error
-    if there:
-        raise CheckpointError(f"model: {name} is a file, not a checkpoint folder", "give the folder that holds it")
-    if name == DEMO or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise CheckpointError(f"model: there is no folder {shown(name)}", fix)
-    return Source(name, hub | {"local_files_only": settings.offline or not hub_answers()}, settings)
-
-
 def read_config(settings: LoadSettings) -> Any:
     """Read the configuration alone, for which config.json is enough.
 
@@ -119,18 +67,15 @@ def read_config(settings: LoadSettings) -> Any:
 
 
 def configuration(source: Source) -> Any:
-    """Read the configuration, as it stands in config.json first: transformers fills in the 7B's for what is missing.
+    """Read the configuration.
 
     Raises:
-        CheckpointError: no config.json, not JSON, not a LLaVA that is supported, or numbers that no model has.
+        CheckpointError: not a LLaVA that is supported, or numbers that no model has.
     """
     name = source.settings.model
-    if source.folder is not None:
-        check_config(source.folder)
     with explained(source.settings, "config.json", cached_only=source.cached_only):
-        raw, _ = PretrainedConfig.get_config_dict(source.place, **source.hub)
-        _check_raw(name, raw)
-        config = AutoConfig.from_pretrained(source.place, **source.hub)
+        original = source.original
+        config = AutoConfig.from_pretrained(source.place, **source.hub) if original is None else original.config
     family_of(config).check(name, config)
     check_numbers(name, config)
     config._attn_implementation = source.settings.attention  # a file may name one that is not there
@@ -150,7 +95,8 @@ def prompting(source: Source, config: Any) -> Prompting:
     """
     settings, family = source.settings, family_of(config)
     with explained(settings, "the processor (tokenizer.json and its like)", cached_only=source.cached_only):
-        processor = load_processor(source.place, family, source.hub)
+        original = source.original
+        processor = load_processor(source.place, family, source.hub) if original is None else original.processor
         check_image_processor(settings.model, processor, config)
         check_tokenizer(settings.model, processor.tokenizer, config)
         check_preprocessing(settings.model, family.stages(_skeleton(config), processor))
@@ -188,10 +134,10 @@ def describe_prompts(source: Source, config: Any) -> PromptDescription | None:
         check_texts(source.folder)
     own = GenerationConfig.from_model_config(config)
     with explained(source.settings, "the processor or generation_config.json", cached_only=source.cached_only):
-        if not all(any(_is_there(source, name) for name in names) for names in (TOKENIZERS, PROCESSORS)):
+        parts = (TOKENIZERS,) if source.original is not None else (TOKENIZERS, PROCESSORS)
+        if not all(any(find(source.place, name, source.hub) for name in names) for names in parts):
             return None
-        if _is_there(source, "generation_config.json"):
-            own = GenerationConfig.from_pretrained(source.place, **source.hub)
+        own = own_generation_config(source) or own
     asking = prompting(source, config)
     prompter, words = asking.prompter, asking.processor.tokenizer
     stops = [
@@ -209,12 +155,11 @@ def describe_prompts(source: Source, config: Any) -> PromptDescription | None:
     )
 
 
-def _is_there(source: Source, name: str) -> bool:
-    if source.folder is not None:
-        return (source.folder / name).is_file()
-    hub = {key: value for key, value in source.hub.items() if key != "trust_remote_code"}
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    return cached_file(source.place, name, **hub, **quiet) is not None
+def own_generation_config(source: Source) -> GenerationConfig | None:
+    """Read generation_config.json; `None` where there is none."""
+    if find(source.place, "generation_config.json", source.hub) is None:
+        return None
+    return GenerationConfig.from_pretrained(source.place, **source.hub)
 
 
 def _skeleton(config: Any) -> Any:
@@ -225,15 +170,3 @@ def _skeleton(config: Any) -> Any:
     choose_layers(short, 1 if isinstance(feature, int) else [1] * len(feature))
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(short, attn_implementation="eager")
-
-
-def _check_raw(name: str, raw: dict[str, Any]) -> None:
-    check_not_original(name, raw)
-    if raw.get("model_type") not in FAMILIES:
-        own = ", and needs code of its own, which adafv never runs" if "auto_map" in raw else ""
-        raise CheckpointError(
-            f"model: {name} is of the type {raw.get('model_type')!r}, not one of {', '.join(FAMILIES)}{own}", EXAMPLE
-        )
-    for part in ("vision_config", "text_config"):
-        if not isinstance(raw.get(part), dict) or not raw[part]:
-            raise CheckpointError(f"model: the config.json of {name} has no {part}", AGAIN)
