@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, cast
 import torch
 from transformers import AutoModelForImageTextToText
 
+from adafv.errors import CheckpointError
 from adafv.families import family_of
 from adafv.families.base import Family
 from adafv.families.tower import choose_layers, chosen_layers, feature_layers, layers_that_run
@@ -19,7 +21,7 @@ from adafv.loading.devices import check_devices, on_cpu_only, place
 from adafv.loading.faults import explained
 from adafv.loading.files import check_files, weight_files
 from adafv.loading.hub import downloaded
-from adafv.loading.merging import check_in_memory, check_mergeable, merge
+from adafv.loading.merging import OTHER_BASE, check_in_memory, check_mergeable, merge
 from adafv.loading.numbers import smallest_count
 from adafv.loading.original import Original
 from adafv.loading.reading import configuration, own_generation_config, prompting
@@ -106,12 +108,14 @@ def _load_model(source: Source, config: Any, *, cut: bool) -> Any:
     quantized = hasattr(config, "quantization_config")
     tensors = None if source.original is None else original_tensors(source)
     size, unit = _size(source.folder, tensors)
-    check_size(settings.model, size, smallest_count(cut_config), quantized=quantized, unit=unit)
+    with _of_its_base(source):
+        check_size(settings.model, size, smallest_count(cut_config), quantized=quantized, unit=unit)
     with torch.device("meta"):
         empty = AutoModelForImageTextToText.from_config(cut_config)
     parameters = sum(parameter.numel() for parameter in empty.parameters())
     if tensors is not None:
-        check_names(settings.model, empty, tensors)
+        with _of_its_base(source):
+            check_names(settings.model, empty, tensors)
     else:
         check_size(settings.model, size, parameters, quantized=quantized)
         if source.folder is not None and not quantized:
@@ -140,6 +144,18 @@ def _load_model(source: Source, config: Any, *, cut: bool) -> Any:
     if source.folder is None and tensors is None and not quantized:
         _check_all_types(downloaded(source.place, source.hub))
     return model.eval()
+
+
+@contextmanager
+def _of_its_base(source: Source) -> Iterator[None]:
+    """Blame what does not fit on the base, where it is one that was put under an adapter's own config.json."""
+    try:
+        yield
+    except CheckpointError as error:
+        if source.adapter is None or source.original is None:
+            raise
+        what = f"model: the adapter {source.adapter.name} was trained on another base than this"
+        raise CheckpointError(f"{what}: {error.what.removeprefix('model: ')}", OTHER_BASE) from error
 
 
 def original_tensors(source: Source) -> dict[str, Held]:

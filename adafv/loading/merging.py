@@ -21,7 +21,7 @@ from adafv.loading.hub import find
 from adafv.loading.tensors import Held, is_cut
 
 _CONVERT = "merge it once with `adafv convert ADAPTER FOLDER`, then use the folder"
-_OTHER_BASE = "give the base that it was trained on with --base"
+OTHER_BASE = "give the base that it was trained on with --base"
 
 
 def check_mergeable(name: str, quantize: str | None) -> None:
@@ -89,7 +89,7 @@ def _check_complete(adapter: Adapter, parts: Mapping[str, Mapping[str, Held]], m
     for module in modules:
         if _kind(module) in kinds and module not in parts:
             what = f"model: the adapter {adapter.name} has nothing for {module}, but for its like in other layers"
-            raise CheckpointError(what, f"{AGAIN}, or {_OTHER_BASE}")
+            raise CheckpointError(what, f"{AGAIN}, or {OTHER_BASE}")
 
 
 def _kind(module: str) -> str:
@@ -98,7 +98,7 @@ def _kind(module: str) -> str:
 
 def _check_shapes(name: str, module: str, held: Mapping[str, Held], target: Any) -> None:
     if target is None or not isinstance(getattr(target, "weight", None), Tensor):
-        raise CheckpointError(f"model: the adapter {name} changes {module}, which its base does not have", _OTHER_BASE)
+        raise CheckpointError(f"model: the adapter {name} changes {module}, which its base does not have", OTHER_BASE)
     rows, columns = target.weight.shape
     sides = {
         "lora_A": (1, columns),
@@ -112,7 +112,7 @@ def _check_shapes(name: str, module: str, held: Mapping[str, Held], target: Any)
             side, wanted = 0, rows
         if tensor.shape[side] != wanted:
             what = f"model: the adapter {name}: {module}.{part.partition('.')[0]} has the shape {tensor.shape}"
-            raise CheckpointError(f"{what}, and its base's {module} {tuple(target.weight.shape)}", _OTHER_BASE)
+            raise CheckpointError(f"{what}, and its base's {module} {tuple(target.weight.shape)}", OTHER_BASE)
 
 
 def _copy(adapter: Adapter, model: Any, layers: int) -> None:
@@ -123,7 +123,7 @@ def _copy(adapter: Adapter, model: Any, layers: int) -> None:
         if name not in parameters or tuple(parameters[name].shape) != held.shape:
             has = tuple(parameters[name].shape) if name in parameters else "none of that name"
             what = f"model: the adapter {adapter.name} has a {name} of the shape {held.shape}, its base {has}"
-            raise CheckpointError(what, _OTHER_BASE)
+            raise CheckpointError(what, OTHER_BASE)
         with torch.no_grad():
             parameters[name].copy_(held[...])
 
