@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from adafv.chat_templates import SYSTEM_TEXTS, system_name
+from adafv.choosing import Kept
 from adafv.costs.accounting import Accountant
 from adafv.decoding import Decoded
 from adafv.encoding import ImageEncoding
@@ -17,7 +18,7 @@ from adafv.families.templates import is_vicuna
 from adafv.families.tower import layers_that_run
 from adafv.images import open_image
 from adafv.loading.checkpoint import Checkpoint
-from adafv.pipeline import Kept, Outcome, Pipeline
+from adafv.pipeline import Outcome, Pipeline
 from adafv.prompt import Prompt
 from adafv.records import Answer, Failure, Latency, Question
 from adafv.report import reported

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -90,10 +91,15 @@ class Evidence:
         moved: dict[str, Any] = {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
-    def part(self, rows: slice) -> Evidence:
+    def part(self, rows: slice | Sequence[int]) -> Evidence:
         """Take some of the images, without the padding that none of them needs."""
-        values = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
-        visual, texts = max(self.lengths[rows]), max(values["text_lengths"])
+        images = range(len(self.grids))[rows] if isinstance(rows, slice) else rows
+        whole = {field.name: getattr(self, field.name) for field in fields(self)}
+        values: dict[str, Any] = {
+            name: value[rows] if isinstance(value, Tensor) else tuple(value[image] for image in images)
+            for name, value in whole.items()
+        }
+        visual, texts = max(self.lengths[image] for image in images), max(values["text_lengths"])
         for name in ("saliency", "tokens", "features", "valid", "crop", "cell"):
             values[name] = values[name][:, :visual]
         for name in ("cosine", "similarity"):

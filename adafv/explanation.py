@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from adafv.choosing import Kept
 from adafv.families.geometry import Box, Frame
 from adafv.notebook import explanation_html
-from adafv.pipeline import Kept, Pipeline
+from adafv.pipeline import Pipeline
 from adafv.records import Answer
 from adafv.request import Request
 from adafv.settings import RunSettings

@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from adafv import pruners
+from adafv.choosing import Kept, choose, evidence_of
 from adafv.decoding import Decoded, Decoder, Generating, Spliced, splice
 from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import InputError
-from adafv.evidence import Evidence, Selection, check_scores
+from adafv.evidence import Evidence, check_scores
 from adafv.families.base import Family
 from adafv.families.hooks import execution_device
 from adafv.memory import is_out_of_memory, memory_explained
-from adafv.pruners.crops import each
 from adafv.request import Request
 from adafv.settings import RunSettings
-from adafv.signals.gathering import gather_evidence
 from adafv.timing import Stopwatch
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is left of one prompt's image.
-
-    Args:
-        tokens: (K, D) visual tokens, newlines among them when nothing was pruned.
-        places: (K,) their places among the packed tokens.
-        by_saliency, by_similarity: (K,) bool, who chose them, where the pruner says so.
-    """
-
-    tokens: Tensor
-    places: Tensor
-    by_saliency: Tensor | None = None
-    by_similarity: Tensor | None = None
-
-    @classmethod
-    def everything(cls, image: ImageEncoding) -> Kept:
-        """Keep the whole image."""
-        return cls(image.packed, torch.arange(len(image.packed), device=image.packed.device))
-
-    @classmethod
-    def chosen(cls, image: ImageEncoding, selection: Selection, row: int) -> Kept:
-        """Keep what one row of a selection says."""
-        places = image.candidates[selection.indices[row]]
-        masks = (selection.by_saliency, selection.by_similarity)
-        return cls(image.packed[places], places, *(None if mask is None else mask[row] for mask in masks))
 
 
 @dataclass(frozen=True)
@@ -125,12 +94,14 @@ class Pipeline:
             InputError: a prompt longer than the model's context, or similarity that is not finite.
             OutOfMemoryError: too many prompts at once.
         """
-        rooms = [self._room(request, run) for request in requests]  # before memory is taken for what cannot be answered
+        for request in requests:  # before memory is taken for what cannot be answered
+            self._room(request, run)
         self._reset_peak()
         with memory_explained():
             with watch.span("prefill"):
                 texts = [self._embed(request) for request in requests]
             kept = self.prune(requests, texts, run, watch)
+            rooms = [self._room(request, run, one) for request, one in zip(requests, kept, strict=True)]
             with watch.span("prefill"):
                 prompts = [_spliced(*parts, run) for parts in zip(requests, texts, kept, rooms, strict=True)]
             return list(zip(kept, self.decoder(prompts, run, watch), strict=True))
@@ -138,29 +109,9 @@ class Pipeline:
     def prune(
         self, requests: Sequence[Request], texts: Sequence[Tensor], run: RunSettings, watch: Stopwatch
     ) -> list[Kept]:
-        """Choose the tokens that are kept of B requests' images; adds to `watch` under `score` and `prune`.
-
-        Requests with the same budget are pruned together; where the budget covers everything nothing is scored.
-
-        Args:
-            texts: (T, D) for each request, the embeddings of all its text, that before the image first.
-
-        Raises:
-            InputError: similarity that is not finite, a pruner that breaks its promise, or fewer tokens than crops
-                where each crop has a budget of its own.
-        """
-        kept = [Kept.everything(request.image) for request in requests]
-        budgets: dict[int, list[int]] = {}
-        for number, request in enumerate(requests):
-            keep = request.settings(run).pruned_to(request.image.visual)
-            if keep is not None:
-                budgets.setdefault(keep, []).append(number)
-        for keep, numbers in budgets.items():
-            some, their_texts = [requests[i] for i in numbers], [texts[i] for i in numbers]
-            selection = self._select(some, their_texts, keep, run, watch)
-            for place, number in enumerate(numbers):
-                kept[number] = Kept.chosen(requests[number].image, selection, place)
-        return kept
+        """Choose the tokens that are kept of B requests' images, as `choosing.choose` does."""
+        # Apple's GPUs have no float64, in which the mixture adds up.
+        return choose(requests, texts, run, watch, on_cpu=self._home.type == "mps")
 
     @torch.inference_mode()
     def scores(self, request: Request) -> Evidence:
@@ -169,7 +120,7 @@ class Pipeline:
         Raises:
             InputError: similarity that is not finite.
         """
-        return self._evidence([request], [self._embed(request)], [0], {"text"})
+        return evidence_of([request], [self._embed(request)], [0], {"text"})
 
     def peak_bytes(self) -> int | None:
         """Most memory that tensors took on the accelerators since the last `run` began; `None` on CPUs."""
@@ -201,48 +152,28 @@ class Pipeline:
         """Embed all text of a prompt, that before the image first: (T, D)."""
         return self.stages.embed(request.prompt.before + request.prompt.after)
 
-    def _room(self, request: Request, run: RunSettings) -> int | None:
+    def _room(self, request: Request, run: RunSettings, kept: Kept | None = None) -> int | None:
         """Count the tokens that may be generated before the context is full; the last one takes no position.
+
+        Args:
+            request, run: what is asked, and how.
+            kept: of its image; where that is not known yet, the fewest tokens that it may come to.
 
         Raises:
             InputError: the prompt alone is longer.
         """
         if self.context is None:
             return None
-        keep, text = request.settings(run).pruned_to(request.image.visual), request.prompt.text_tokens
+        keep, text = request.settings(run).pruned_to(request.image.visual, least=True), request.prompt.text_tokens
         visual = len(request.image.packed) if keep is None or run.positions == "original" else keep
+        if kept is not None and run.positions == "compact":
+            visual = len(kept.tokens)
         if text + visual > self.context:
             raise InputError(
                 f"the prompt takes {text + visual} positions ({visual} visual), the model has {self.context}",
                 "ask a shorter question, or keep fewer visual tokens (--keep)",
             )
         return self.context - text - visual + 1
-
-    def _select(
-        self, requests: Sequence[Request], texts: Sequence[Tensor], keep: int, run: RunSettings, watch: Stopwatch
-    ) -> Selection:
-        chosen = pruners.get(run.pruner)
-        with watch.span("score"):
-            evidence = self._evidence(requests, texts, [request.seed(run.seed) for request in requests], chosen.reads)
-        choose = partial(each, chosen) if run.each_crop else chosen
-        with watch.span("prune"):
-            # Apple's GPUs have no float64, in which the mixture adds up.
-            return choose(evidence.on_cpu() if self._home.type == "mps" else evidence, keep)
-
-    def _evidence(
-        self, requests: Sequence[Request], texts: Sequence[Tensor], seeds: Sequence[int], reads: Collection[str]
-    ) -> Evidence:
-        """Gather what a pruner that reads `reads` may look at; `texts` are of `_embed`."""
-        evidence = gather_evidence(
-            [request.image for request in requests],
-            [text[len(request.prompt.before) :] for request, text in zip(requests, texts, strict=True)],
-            [request.prompt.question_span for request in requests],
-            seeds,
-            reads,
-        )
-        if evidence.similarity.numel():
-            check_scores("similarity", evidence.similarity)
-        return evidence
 
 
 def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: RunSettings) -> Spliced:

@@ -32,9 +32,9 @@ def reported(
         accountant: of the checkpoint.
         peak_bytes: memory that the device took at most, where that is tracked.
     """
-    tokens, packed = token_counts(request, outcome, run), len(request.image.packed)
+    tokens, packed = token_counts(request, outcome), len(request.image.packed)
     crops = request.image.crops if request.cost is not None else 0
-    score = _selection_flops(request, tokens, run, accountant)
+    score = _selection_flops(request, tokens, run, accountant) if outcome.kept.pruned else 0
     return replace(
         answer,
         text=text,
@@ -47,32 +47,29 @@ def reported(
     )
 
 
-def token_counts(request: Request, outcome: Outcome, run: RunSettings) -> TokenCounts:
+def token_counts(request: Request, outcome: Outcome) -> TokenCounts:
     """Count visual tokens by the signal that chose them, text and generated tokens. Synchronises with the device."""
     kept, image = outcome.kept, request.image
-    keep = run.pruned_to(image.visual)
     by_saliency = by_similarity = by_both = None
     if kept.by_saliency is not None and kept.by_similarity is not None:
         both = kept.by_saliency & kept.by_similarity
         by_saliency, by_similarity, by_both = (int(mask.sum()) for mask in (kept.by_saliency, kept.by_similarity, both))
     return TokenCounts(
         visual=image.visual,
-        kept=image.visual if keep is None else keep,
+        kept=len(kept.tokens) if kept.pruned else image.visual,
         from_saliency=by_saliency,
         from_similarity=by_similarity,
         from_both=by_both,
         text=request.prompt.text_tokens,
         generated=len(outcome.decoded.ids),
         crops=image.crops,
-        newlines=image.newlines if keep is None else 0,
+        newlines=0 if kept.pruned else image.newlines,
     )
 
 
 def _selection_flops(request: Request, tokens: TokenCounts, run: RunSettings, accountant: Accountant) -> int:
-    keep, (first, end) = run.pruned_to(tokens.visual), request.prompt.question_span
-    if keep is None:
-        return 0
+    first, end = request.prompt.question_span
     text, crops = len(request.prompt.after), request.image.crop_sizes if run.each_crop else ()
     return accountant.selection(
-        run.pruner, keep=keep, visual=tokens.visual, text=text, question=end - first, crops=crops
+        run, keep=tokens.kept, visual=tokens.visual, text=text, question=end - first, crops=crops
     )

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Literal
 
 from adafv import chat_templates, pruners
-from adafv.budget import Budget
+from adafv.budget import Budget, bounds
 from adafv.errors import InputError, shown
 from adafv.setup import PROTOCOLS, PUBLISHED_BY_CROP
 
@@ -92,7 +92,7 @@ class RunSettings:
     """How a question is answered.
 
     Args:
-        keep: the budget, `128`, `"25%"` or `"all"`.
+        keep: the budget, `128`, `"25%"`, `"auto"`, `"auto:90%"` or `"all"`.
         pruner: a name of `adafv.pruners.names()`.
         positions: `compact` renumbers the kept tokens (as published); `original` keeps the positions of the
             unpruned prompt.
@@ -162,10 +162,17 @@ class RunSettings:
         """Change the budget to a question's own, where it has one; a run that prunes nothing stays as it is."""
         return self if keep is None or self.pruner == "none" else _keeping(self, keep)
 
-    def pruned_to(self, visual: int) -> int | None:
-        """Count the visual tokens kept of an image with `visual` candidates; `None` where nothing is pruned."""
+    def pruned_to(self, visual: int, *, least: bool = False) -> int | None:
+        """Count the visual tokens kept of an image with `visual` candidates; `None` where nothing is pruned.
+
+        Args:
+            visual: N.
+            least: what is kept at least rather than at most, where the budget is `auto`.
+        """
         keep = self.budget.tokens(visual)
-        return None if self.pruner == "none" or keep >= visual else keep
+        if self.pruner == "none" or keep >= visual:
+            return None
+        return bounds(visual)[0] if least and self.budget.held is not None else keep
 
 
 @lru_cache(4096)

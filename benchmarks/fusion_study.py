@@ -3,12 +3,14 @@
 Every image is encoded once, every rule answers every question with the library's own language model stages. Prints a
 Markdown table: percent right at each budget, and for `--against` a rule the paired difference to it with its 95 %
 interval over images. Choose on `--split tune`, report on `--split report`, with several `--seed-offset`.
+`--auto 44%,90%` asks another question: is a budget that adapts better than its mean, for every question the same?
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections.abc import Sequence
 from unittest import mock
 
@@ -29,6 +31,7 @@ from recipe.worlds import held_out
 log = logging.getLogger(__name__)
 
 BUDGETS = (64, 32, 16)
+VISUAL = 256  # tokens of each image
 BATCH = 60
 
 
@@ -52,21 +55,54 @@ class Study:
 
     def right(self, rule: str, keep: str | int) -> np.ndarray:
         """(questions,) 1 where the answer is the true one."""
+        return self.answered(rule, keep)[0]
+
+    def answered(self, rule: str, keep: str | int) -> np.ndarray:
+        """(2, questions): 1 where the answer is the true one, and the visual tokens kept for it."""
         settings = RunSettings(keep=keep, pruner=rule, max_new_tokens=3)
         order = sorted(range(len(self._requests)), key=lambda number: self._requests[number].prompt.text_tokens)
-        found = np.zeros(len(order))
+        found = np.zeros((2, len(order)))
         for start in range(0, len(order), BATCH):
             numbers = order[start : start + BATCH]
             answers = self.model.run([self._requests[number] for number in numbers], settings)
             for number, answer in zip(numbers, answers, strict=True):
-                found[number] = answer.text == self.asked[number].answer
+                found[:, number] = answer.text == self.asked[number].answer, answer.tokens.kept
         return found
+
+    def ahead(self, first: np.ndarray, second: np.ndarray) -> str:
+        """How far `first` is ahead of `second`, in points of percent, with its interval."""
+        scenes = dict.fromkeys((probe.series, probe.scene) for probe in self.asked)
+        numbers = {scene: number for number, scene in enumerate(scenes)}
+        images, gain = np.array([numbers[probe.series, probe.scene] for probe in self.asked]), first - second
+        (found,) = changes([moments(images, gain.clip(0), (-gain).clip(0), np.ones(len(gain)))])
+        return (
+            "" if found is None else f"{100 * found.value:+.1f}, {100 * found.low():+.1f} to {100 * found.high():+.1f}"
+        )
+
+
+def adapted(study: Study, rules: Sequence[str], shares: Sequence[str]) -> str:
+    """The table of `auto` against the number that is its mean, rounded up."""
+    dense = study.right("none", "all")
+    lines = [
+        f"{len(dense)} questions, unpruned {100 * dense.mean():.1f}",
+        "",
+        "| pruner | keep | kept, mean | right | all the same | right | auto is ahead by |",
+        "|---" * 7 + "|",
+    ]
+    for rule in rules:
+        for share in shares:
+            right, kept = study.answered(rule, f"auto:{share}")
+            number = math.ceil(round(kept.mean(), 6))
+            fixed = study.right(rule, number)
+            cells = [rule, f"auto:{share}", f"{kept.mean():.1f} ({100 * kept.mean() / VISUAL:.1f} %)"]
+            cells += [f"{100 * right.mean():.1f}", str(number), f"{100 * fixed.mean():.1f}", study.ahead(right, fixed)]
+            lines.append(f"| {' | '.join(cells)} |")
+            log.info("%s", lines[-1])
+    return "\n".join(lines)
 
 
 def measured(study: Study, rules: Sequence[str], against: str) -> str:
     """The table."""
-    scenes = list(dict.fromkeys((probe.series, probe.scene) for probe in study.asked))
-    images = np.array([scenes.index((probe.series, probe.scene)) for probe in study.asked])
     dense = study.right("none", "all")
     lines = [
         f"{len(dense)} questions, unpruned {100 * dense.mean():.1f}",
@@ -81,10 +117,7 @@ def measured(study: Study, rules: Sequence[str], against: str) -> str:
             right = study.right(rule, keep)
             cell = f"{100 * right.mean():.1f}"
             if base and rule != against:
-                gain = right - base[keep]
-                (found,) = changes([moments(images, gain.clip(0), (-gain).clip(0), np.ones(len(gain)))])
-                if found is not None:
-                    cell += f" ({100 * found.value:+.1f}, {100 * found.low():+.1f} to {100 * found.high():+.1f})"
+                cell += f" ({study.ahead(right, base[keep])})"
             cells.append(cell)
         lines.append(f"| {rule} | " + " | ".join(cells) + " |")
         log.info("%s", lines[-1])
@@ -102,6 +135,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--rules", default="", help="names, separated by semicolons; default: all that were tried")
     parser.add_argument("--against", default="")
+    parser.add_argument("--auto", default="", help="shares of the evidence, separated by commas: 44%%,90%%")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     log.setLevel(logging.INFO)
@@ -121,7 +155,8 @@ def main() -> None:
         mock.patch.object(pruners, "get", lambda name: tried[name] if name in tried else ours(name)),
         mock.patch.object(pruners, "check", lambda name: None if name in tried else check(name)),
     ):
-        print(measured(Study(asked, options.model), rules, options.against))
+        study, shares = Study(asked, options.model), [share for share in options.auto.split(",") if share]
+        print(adapted(study, rules, shares) if shares else measured(study, rules, options.against))
 
 
 if __name__ == "__main__":

@@ -48,13 +48,14 @@ ROOMS: dict[str, str] = {
     "decoding": "errors settings timing",
     "costs": "errors families flops pruners records settings",
     "loading": "chat_templates demo errors families memory prompt settings",
-    "pipeline": "decoding encoding errors evidence families memory pruners request settings signals timing",
-    "explanation": "families figures notebook pipeline records request settings words",
+    "choosing": "encoding evidence pruners request settings signals timing",
+    "pipeline": "choosing decoding encoding errors evidence families memory request settings timing",
+    "explanation": "choosing families figures notebook pipeline records request settings words",
     "report": "costs pipeline records request settings",
     "streaming": "encoding errors images memory pipeline prompt records request settings timing",
     "figures": "",
-    "answering": "chat_templates costs decoding encoding errors families images loading pipeline prompt records report"
-    " request settings setup timing",
+    "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
+    " records report request settings setup timing",
     "rows": "budget errors records",
     "engine": "answering errors explanation families images loading records request rows settings streaming",
     "__main__": "",  # runs the command line by name
@@ -91,6 +92,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/sandbox": "jinja2",
     "adafv/prompt": "jinja2",  # what transformers renders chat templates with
     "adafv/decoding": "torch transformers",
+    "adafv/choosing": "torch",
     "adafv/pipeline": "torch PIL",
     "adafv/explanation": "torch PIL",
     "adafv/families": "torch transformers accelerate PIL",

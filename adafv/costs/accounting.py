@@ -11,6 +11,7 @@ from adafv.families.tower import feature_layers, tower_of
 from adafv.pruners import Work
 from adafv.pruners.crops import shares
 from adafv.records import Flops, MemoryBytes, TokenCounts
+from adafv.settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,12 @@ class Accountant:
         )
 
     def selection(
-        self, pruner: str, *, keep: int, visual: int, text: int, question: int, crops: Sequence[int] = ()
+        self, run: RunSettings, *, keep: int, visual: int, text: int, question: int, crops: Sequence[int] = ()
     ) -> int:
         """Count the FLOPs of scoring `visual` tokens and choosing `keep` of them.
 
         Args:
-            pruner: its name.
+            run: its pruner; a budget that is `auto` takes the text's similarity, too, whatever the pruner reads.
             keep, visual: K and N.
             text: tokens behind the image.
             question: those of them that are the question's own.
@@ -76,14 +77,14 @@ class Accountant:
         Raises:
             InputError: fewer tokens than such crops.
         """
-        chosen = pruners.get(pruner)
+        chosen = pruners.get(run.pruner)
         parts = zip(crops, shares(crops, keep), strict=True) if crops else [(visual, keep)]
         works = [
             Work(own, share, question, self.text.hidden, self.vision.projector_in)
             for own, share in parts
             if share < own  # or there is nothing to choose
         ]
-        scored = text if "text" in chosen.reads else 0
+        scored = text if "text" in chosen.reads or run.budget.held is not None else 0
         return flops.score(scored, visual, self.text.hidden) + sum(map(chosen.flops, works))
 
     def memory(self, tokens: TokenCounts, *, packed: int, peak: int | None) -> MemoryBytes:

@@ -70,7 +70,7 @@ def plan_image(config: Any, height: int, width: int) -> ImagePlan:
 def plan_answer(
     config: Any, image: ImagePlan, run: RunSettings, prompt: PromptPlan, *, bytes_per_value: int = 2
 ) -> AnswerPlan:
-    """Work out what one answer will cost on its own, image encoding included.
+    """Work out what one answer will cost on its own, image encoding included; where the budget is `auto`, at most.
 
     Args:
         config: as published: the vision tower with all its layers.
@@ -97,9 +97,7 @@ def plan_answer(
     accountant, score = Accountant.of(config, layers_that_run(config), bytes_per_value), 0
     if keep is not None:
         crops = image.crop_sizes if run.each_crop else ()
-        score = accountant.selection(
-            run.pruner, keep=keep, visual=image.visual, text=after, question=after, crops=crops
-        )
+        score = accountant.selection(run, keep=keep, visual=image.visual, text=after, question=after, crops=crops)
     return AnswerPlan(
         tokens=tokens,
         flops=accountant.flops(tokens, packed=image.packed, score=score, crops=image.crops),

@@ -38,8 +38,8 @@ def select(
 
     Raises:
         BudgetError: `keep` is no budget.
-        InputError: shapes that differ, scores that are NaN, infinite or negative, another `crop_budget`, or with
-            `each` fewer tokens than crops.
+        InputError: `keep` is `auto`, shapes that differ, scores that are NaN, infinite or negative, another
+            `crop_budget`, or with `each` fewer tokens than crops.
     """
     if saliency.ndim != 2 or saliency.shape != similarity.shape or not saliency.numel():
         raise InputError(
@@ -53,7 +53,11 @@ def select(
     if crop_budget not in ("joint", "each"):
         raise InputError(f"crop_budget: {shown(crop_budget)} is not one of joint, each", "choose from joint, each")
     evidence, visual = Evidence.of_scores(saliency, similarity[:, None], crop), saliency.shape[1]
-    count = Budget.parse(keep).tokens(visual)
+    budget = Budget.parse(keep)
+    if budget.held is not None:
+        what = f"keep: {budget.text} keeps a number of each row's own, and (B, K) has one K"
+        raise InputError(what, "give a number or a share; `adafv.pruners.auto_budget` finds the numbers")
+    count = budget.tokens(visual)
     if crop_budget == "each" and count < visual:
         return each(mixture, evidence, count, rescore=False).indices
     return mixture(evidence, count).indices

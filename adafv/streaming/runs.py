@@ -47,4 +47,6 @@ def grid(run: RunSettings, pruners: Iterable[str], budgets: Iterable[str]) -> li
 def effective(run: RunSettings, visual: int) -> RunSettings:
     """Reduce a run to what it does to an image of N visual tokens: runs that would feed the same ones compare equal."""
     keep = run.pruned_to(visual)
-    return unpruned(run) if keep is None else replace(run, keep=keep)
+    if keep is None:
+        return unpruned(run)
+    return run if run.budget.held is not None else replace(run, keep=keep)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from adafv.budget import Budget
+from adafv.budget import Budget, bounds
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
 from adafv_cli.terminal import one_line
@@ -148,9 +148,19 @@ def _costs(lines: Text, found: Card) -> None:
         line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         style = "dim" if plan is None else "bold" if plan.tokens.kept == chosen else ""
         lines.append(f"{line}\n", style)
-    for note in _NOTES:
+    for note in (*_NOTES, *_auto(found)):
         lines.append(f"{note}\n", "dim")
     lines.rstrip()
+
+
+def _auto(found: Card) -> list[str]:
+    """Say what a budget means that only an image and a question decide."""
+    if found.keep.held is None:
+        return []
+    least, most = bounds(found.image.visual)
+    return [
+        f"{found.keep.text}: between {least} and {most} visual tokens, as image and question need; the most is shown"
+    ]
 
 
 def _cells(keep: str, plan: AnswerPlan, flops: int, cache: int) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 
 from rich.text import Text
 
+from adafv.budget import Budget
 from adafv.errors import cut
 from adafv.records import Answer, Comparison, Flops, Latency, TokenCounts
 from adafv.settings import RunSettings
@@ -32,7 +33,7 @@ def single(answer: Answer, *, bars: bool = False, details: bool = False) -> Text
     """
     text = Text()
     if answer.tokens is not None:
-        _tokens(text, answer.tokens, answer.pruner, bars)
+        _tokens(text, answer, answer.tokens, bars)
     if answer.setup is not None:
         _setup(text, answer.setup)
     if answer.memory_bytes is not None:
@@ -97,13 +98,15 @@ def settings(resolved: Mapping[str, object], run: RunSettings) -> Text:
     return text
 
 
-def _tokens(text: Text, tokens: TokenCounts, pruner: str | None, bars: bool) -> None:
+def _tokens(text: Text, answer: Answer, tokens: TokenCounts, bars: bool) -> None:
     _row(text, "visual tokens", _kept(tokens, share=False), tokens.kept, tokens.visual, bars)
     if tokens.from_saliency is not None:
         split = f"{tokens.from_saliency} by saliency, {tokens.from_similarity} by similarity"
         _line(text, "", f"{split}, {tokens.from_both} of them by both")
-    elif pruner is not None and tokens.kept < tokens.visual:
-        _line(text, "", f"chosen by {pruner}")
+    elif answer.pruner is not None and tokens.kept < tokens.visual:
+        _line(text, "", f"chosen by {answer.pruner}")
+    if answer.keep is not None and Budget.parse(answer.keep).held is not None:
+        _line(text, "", f"as many as this image and question need ({answer.keep})")
 
 
 def _setup(text: Text, setup: Setup) -> None:

@@ -34,10 +34,11 @@ _LISTED = 100  # failed lines in the JSON object
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one answer: visual tokens, and FLOPs apart from the image's encoding."""
+    """Of one answer: visual tokens, and FLOPs apart from the image's encoding; with `bound` the most it may come to."""
 
     visual: int
     kept: int
+    bound: bool
     text: int
     encoding: int
     answering: int
@@ -57,6 +58,7 @@ class Estimate:
     crops: int = 0
     visual: int = 0
     kept: int = 0
+    bound: bool = False
     text: int = 0
     flops: int = 0
     unpruned_flops: int = 0
@@ -72,6 +74,7 @@ class Estimate:
         self.crops += cost.crops * fresh
         self.visual += cost.visual
         self.kept += cost.kept
+        self.bound = self.bound or cost.bound
         self.text += cost.text
         self.flops += cost.answering + cost.encoding * fresh
         self.unpruned_flops += cost.unpruned_answering + cost.encoding * fresh
@@ -149,6 +152,7 @@ class DryRun:
             "failed": self.failed,
             "images": estimate.images,
             "keep": self._run.budget.text,
+            "at_most": estimate.bound,
             "pruner": self._run.pruner,
             "tokens": {"visual": estimate.visual, "kept": estimate.kept, "text": estimate.text},
             "crops": estimate.crops,
@@ -172,11 +176,14 @@ class DryRun:
         rows = [row("would answer", counts)]
         if estimate.questions:
             saved = 1 - estimate.kept / estimate.visual
-            kept = f"{estimate.kept} of {estimate.visual} kept, {saved:.0%} saved; {estimate.crops} crops to encode"
+            most = "at most " if estimate.bound else ""
+            kept = (
+                f"{most}{estimate.kept} of {estimate.visual} kept, {saved:.0%} saved; {estimate.crops} crops to encode"
+            )
             spent = units.part_of(estimate.flops, estimate.unpruned_flops, units.DECIMAL, "FLOPs unpruned")
             less = 1 - estimate.flops / estimate.unpruned_flops
             lengths = f"questions have {LETTERS_PER_TOKEN} letters a token and answers {_generated(self._run)} tokens"
-            rows += [row("visual tokens", kept), row("compute", f"about {spent}, {less:.0%} saved")]
+            rows += [row("visual tokens", kept), row("compute", f"{most or 'about '}{spent}, {less:.0%} saved")]
             rows.append(row("", f"if {lengths}", "dim"))
         return Text("\n").join(rows)
 
@@ -208,6 +215,7 @@ def _costs(config: Any, run: RunSettings) -> _CostOf:
         return Cost(
             visual=plan.tokens.visual,
             kept=plan.tokens.kept,
+            bound=run.keeping(keep).budget.held is not None,
             text=plan.tokens.text,
             encoding=encoding,
             answering=plan.flops.total - encoding,

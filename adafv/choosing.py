@@ -1,0 +1,128 @@
+"""Chooses the visual tokens that are kept of each request's image: evidence gathered, budget found, pruner asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from adafv import pruners
+from adafv.encoding import ImageEncoding
+from adafv.evidence import Evidence, Selection, check_scores
+from adafv.pruners import auto_budget
+from adafv.pruners.crops import each
+from adafv.request import Request
+from adafv.settings import RunSettings
+from adafv.signals.gathering import gather_evidence
+from adafv.timing import Stopwatch
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of one prompt's image.
+
+    Args:
+        tokens: (K, D) visual tokens, newlines among them when nothing was pruned.
+        places: (K,) their places among the packed tokens.
+        by_saliency, by_similarity: (K,) bool, who chose them, where the pruner says so.
+        pruned: whether anything was left out.
+    """
+
+    tokens: Tensor
+    places: Tensor
+    by_saliency: Tensor | None = None
+    by_similarity: Tensor | None = None
+    pruned: bool = field(default=True, kw_only=True)
+
+    @classmethod
+    def everything(cls, image: ImageEncoding) -> Kept:
+        """Keep the whole image."""
+        return cls(image.packed, torch.arange(len(image.packed), device=image.packed.device), pruned=False)
+
+    @classmethod
+    def chosen(cls, image: ImageEncoding, selection: Selection, row: int) -> Kept:
+        """Keep what one row of a selection says."""
+        places = image.candidates[selection.indices[row]]
+        masks = (selection.by_saliency, selection.by_similarity)
+        return cls(image.packed[places], places, *(None if mask is None else mask[row] for mask in masks))
+
+
+def choose(
+    requests: Sequence[Request], texts: Sequence[Tensor], run: RunSettings, watch: Stopwatch, *, on_cpu: bool = False
+) -> list[Kept]:
+    """Choose the tokens that are kept of B requests' images; adds to `watch` under `score` and `prune`.
+
+    Requests with the same budget are pruned together, those of `auto` scored together before it is known; where the
+    budget covers everything nothing is scored.
+
+    Args:
+        requests: each answered under `Request.settings`.
+        texts: (T, D) for each, the embeddings of all its text, that before the image first.
+        run: how.
+        watch: gets the seconds.
+        on_cpu: prune there, wherever the evidence is.
+
+    Raises:
+        InputError: similarity that is not finite, a pruner that breaks its promise, or fewer tokens than crops
+            where each crop has a budget of its own.
+    """
+    kept = [Kept.everything(request.image) for request in requests]
+    budgets: dict[int | None, list[int]] = {}
+    for number, request in enumerate(requests):
+        own = request.settings(run)
+        keep = own.pruned_to(request.image.visual)
+        if keep is not None:
+            budgets.setdefault(None if own.budget.held else keep, []).append(number)
+    for budget, numbers in budgets.items():
+        some, reads = [requests[i] for i in numbers], pruners.get(run.pruner).reads
+        with watch.span("score"):
+            reads = reads if budget is not None else reads | auto_budget.READS
+            seeds = [request.seed(run.seed) for request in some]
+            evidence = evidence_of(some, [texts[i] for i in numbers], seeds, reads)
+        with watch.span("prune"):
+            evidence = evidence.on_cpu() if on_cpu else evidence
+            keeps = [budget] * len(some) if budget is not None else _needed(some, evidence, run)
+            selected = list(_selected(evidence, keeps, run))
+        for rows, selection in selected:
+            for place, row in enumerate(rows):
+                kept[numbers[row]] = Kept.chosen(some[row].image, selection, place)
+    return kept
+
+
+def evidence_of(
+    requests: Sequence[Request], texts: Sequence[Tensor], seeds: Sequence[int], reads: Collection[str]
+) -> Evidence:
+    """Gather what a pruner that reads `reads` may look at; `texts` as of `choose`.
+
+    Raises:
+        InputError: similarity that is not finite.
+    """
+    evidence = gather_evidence(
+        [request.image for request in requests],
+        [text[len(request.prompt.before) :] for request, text in zip(requests, texts, strict=True)],
+        [request.prompt.question_span for request in requests],
+        seeds,
+        reads,
+    )
+    if evidence.similarity.numel():
+        check_scores("similarity", evidence.similarity)
+    return evidence
+
+
+def _needed(requests: Sequence[Request], evidence: Evidence, run: RunSettings) -> list[int]:
+    """Find the budget that each image and question needs, of requests whose budget is `auto`."""
+    held = [float(request.settings(run).budget.held or 1) for request in requests]
+    found: list[int] = auto_budget.budgets(evidence, held).tolist()
+    return found
+
+
+def _selected(evidence: Evidence, keeps: Sequence[int], run: RunSettings) -> Iterator[tuple[list[int], Selection]]:
+    """Ask the pruner once for each budget: the rows that have it, and what it selects of them."""
+    pruner = pruners.get(run.pruner)
+    ask = partial(each, pruner) if run.each_crop else pruner
+    for keep in dict.fromkeys(keeps):
+        rows = [row for row, own in enumerate(keeps) if own == keep]
+        yield rows, ask(evidence if len(rows) == len(keeps) else evidence.part(rows), keep)
