@@ -99,7 +99,7 @@ class Pipeline:
         self._reset_peak()
         with memory_explained():
             with watch.span("prefill"):
-                texts = [self._embed(request) for request in requests]
+                texts = [self.embed(request) for request in requests]
             kept = self.prune(requests, texts, run, watch)
             rooms = [self._room(request, run, one) for request, one in zip(requests, kept, strict=True)]
             with watch.span("prefill"):
@@ -120,7 +120,7 @@ class Pipeline:
         Raises:
             InputError: similarity that is not finite.
         """
-        return evidence_of([request], [self._embed(request)], [0], {"text"})
+        return evidence_of([request], [self.embed(request)], [0], {"text"})
 
     def peak_bytes(self) -> int | None:
         """Most memory that tensors took on the accelerators since the last `run` began; `None` on CPUs."""
@@ -148,7 +148,7 @@ class Pipeline:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
 
-    def _embed(self, request: Request) -> Tensor:
+    def embed(self, request: Request) -> Tensor:
         """Embed all text of a prompt, that before the image first: (T, D)."""
         return self.stages.embed(request.prompt.before + request.prompt.after)
 
@@ -177,7 +177,7 @@ class Pipeline:
 
 
 def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: RunSettings) -> Spliced:
-    """Splice the prompt as the language model takes it; `text` is of `Pipeline._embed`."""
+    """Splice the prompt as the language model takes it; `text` is of `Pipeline.embed`."""
     before, original = len(request.prompt.before), run.positions == "original"
     spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(request.image.packed), original)
     return replace(spliced, seed=request.seed(run.seed), room=room, strikes=request.strikes)

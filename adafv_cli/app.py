@@ -83,7 +83,7 @@ def build() -> typer.Typer:
     """Build the typer application: every command, registered."""
     import typer
 
-    from adafv_cli import ask, batch, convert, info, samples, show, sweep
+    from adafv_cli import ask, batch, bench, convert, info, samples, show, sweep
     from adafv_cli.options import Command, Group, before_commands, flowing
 
     app = typer.Typer(
@@ -99,11 +99,12 @@ def build() -> typer.Typer:
         ("batch", batch.HELP, batch.batch),
         ("sweep", sweep.HELP, sweep.sweep),
         ("show", show.HELP, show.show),
+        ("bench", bench.HELP, bench.bench),
         ("info", info.HELP, info.info),
         ("convert", convert.HELP, convert.convert),
         ("samples", samples.HELP, samples.samples),
     ):
-        needs_arguments = name not in ("info", "samples")
+        needs_arguments = name not in ("bench", "info", "samples")
         app.command(name, cls=Command, no_args_is_help=needs_arguments, epilog=EXIT_CODES, help=flowing(text))(command)
     return app
 
@@ -118,6 +119,7 @@ Ask LLaVA about images with AdaFV visual-token pruning, and see what it saves.
   adafv batch questions.jsonl --keep 128 -o answers.jsonl
   adafv sweep questions.jsonl --keep 5%,10%,25%,50% --plot curve.png
   adafv show sample_images/street.png "what color is the sign?" -o sign.png
+  adafv bench --geometry llava-1.5-7b
   adafv info llava-hf/llava-1.5-7b-hf
   adafv convert checkpoints/my-llava-lora my-llava
 

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
@@ -139,22 +139,22 @@ class Streams:
             self.console.print("".join(traceback.format_exception(error)), soft_wrap=True)
 
     @contextmanager
-    def busy(self, doing: str) -> Iterator[None]:
-        """Show at a terminal what is going on, for as long as it does.
+    def busy(self, doing: str) -> Iterator[Callable[[str], None]]:
+        """Show at a terminal what is going on, for as long as it does; gives what changes that.
 
         What a library prints meanwhile goes to stderr. So would a `print` of ours (rich's status takes
         stdout too when stderr is a terminal): data goes through `data`, which holds the real stdout.
         """
         with redirect_stdout(self.stderr):
             if self.verbosity == QUIET or not self.animated:
-                yield
-            elif self.verbosity >= VERBOSE:  # library logs come in between: a plain line
-                self.say(Text(f"{doing} ...", "dim"))
-                yield
+                yield lambda _: None
+            elif self.verbosity >= VERBOSE:  # library logs come in between: plain lines
+                self.say(_doing(doing))
+                yield lambda other: self.say(_doing(other))
             else:
                 spinner = "dots" if self.unicode else "line"
-                with self.console.status(Text(f"{doing} ...", "dim"), spinner=spinner):
-                    yield
+                with self.console.status(_doing(doing), spinner=spinner) as status:
+                    yield lambda other: status.update(_doing(other))
 
     @contextmanager
     def library_noise(self) -> Iterator[None]:
@@ -184,6 +184,10 @@ class _VisibleLogs(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
+
+
+def _doing(what: str) -> Text:
+    return Text(f"{one_line(cut(what, LONGEST))} ...", "dim")
 
 
 def silence(*streams: TextIO) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,7 @@ from adafv.settings import LoadSettings
 from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.loading import setting_error
+from adafv_cli.loading import setting_errors
 from adafv_cli.options import LoadFlags, OutputFlags, same, takes_flags
 
 HELP = """
@@ -70,15 +72,19 @@ def convert(
     with streams.library_noise(), streams.busy(f"converting {cut(source)}"):
         from adafv.loading.conversion import convert as write
 
-        try:
+        with setting_errors(), _argument_errors():
             write(settings, folder)
-        except InputError as error:
-            raise _of_argument(error) from error
     streams.data(str(folder))
 
 
-def _of_argument(error: InputError) -> Exception:
+@contextmanager
+def _argument_errors() -> Iterator[None]:
     """Speak of IN and OUT where one of them is what cannot be used."""
-    name, _, rest = error.what.partition(":")
-    argument = {"model": "IN", "folder": "OUT"}.get(name)
-    return setting_error(error) if argument is None else UsageError(f"{argument}:{rest}", error.fix)
+    try:
+        yield
+    except InputError as error:
+        name, _, rest = error.what.partition(":")
+        argument = {"model": "IN", "folder": "OUT"}.get(name)
+        if argument is None:
+            raise
+        raise UsageError(f"{argument}:{rest}", error.fix) from error

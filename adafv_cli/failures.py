@@ -77,9 +77,11 @@ def _out_of_memory(error: BaseException) -> DeviceError | None:
 def _lies_behind(kind: type[BaseException], error: BaseException) -> bool:
     """Tell whether an error comes of another: Ctrl-C becomes an ImportError while some libraries load."""
     link: BaseException | None = error
-    while link is not None:
+    seen: list[BaseException] = []  # an error may be said to come of itself
+    while link is not None and link not in seen:
         if isinstance(link, kind):
             return True
+        seen.append(link)
         link = link.__cause__ or link.__context__
     return False
 

@@ -127,9 +127,9 @@ def check_place(flag: str, path: Path, ours: Callable[[bytes], bool], *, force: 
         raise UsageError(what, "give another name, or remove it; --force replaces it")
 
 
-def check_report(path: Path, *, force: bool) -> None:
-    """See that `--report` can be written; raises as `check_place`."""
-    check_place("--report", path, lambda content: _REPORT.match(content) is not None, force=force)
+def check_report(path: Path, *, force: bool, flag: str = "--report") -> None:
+    """See that a report in JSON can be written; raises as `check_place`."""
+    check_place(flag, path, lambda content: _REPORT.match(content) is not None, force=force)
 
 
 def check_figure(flag: str, path: Path, *, force: bool) -> None:

@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from adafv.budget import Budget
-from adafv.errors import InputError, shown
+from adafv.errors import shown
 from adafv.settings import LoadSettings, RunSettings
 from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_there
-from adafv_cli.loading import setting_error
+from adafv_cli.loading import setting_errors
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, same, takes_flags
 from adafv_cli.rendering import card
 
@@ -138,12 +138,10 @@ def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card
     from adafv.loading.reading import configuration, describe_prompts
     from adafv.loading.source import locate
 
-    try:
+    with setting_errors():
         source = locate(settings)
         config = configuration(source)
         prompts = describe_prompts(source, config)
-    except InputError as error:
-        raise setting_error(error) from error
     image = plan_image(config, height, width)
     prompt = PromptPlan(TEXT_TOKENS // 2, TEXT_TOKENS // 2, GENERATED)
     runs = [RunSettings(keep=budget) for budget in _budgets(keep, image.visual)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adafv.errors import AdaFVError, InputError, cut
+from adafv.errors import InputError, cut
 from adafv.settings import DEMO, LoadSettings, RunSettings
 from adafv.versions import check_versions
 from adafv_cli.console import VERBOSE, Streams
@@ -32,10 +34,8 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
     with streams.busy(f"loading {cut(settings.model)}" + (" (-v shows downloads)" if hub else "")):
         from adafv.engine import load
 
-        try:
+        with setting_errors():
             model = load(settings)
-        except InputError as error:
-            raise setting_error(error) from error
     try:
         model.check(run)
     except InputError as error:
@@ -48,12 +48,16 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
     return model
 
 
-def setting_error(error: InputError) -> AdaFVError:
+@contextmanager
+def setting_errors() -> Iterator[None]:
     """Speak of the flag where a chosen template, base or vision tower cannot be used; other errors stay as they are."""
-    name, colon, rest = error.what.partition(":")
-    if not colon or name not in ("chat_template", "base", "vision_tower"):
-        return error
-    return UsageError(f"--{name.replace('_', '-')}:{rest}", error.fix)
+    try:
+        yield
+    except InputError as error:
+        name, colon, rest = error.what.partition(":")
+        if not colon or name not in ("chat_template", "base", "vision_tower"):
+            raise
+        raise UsageError(f"--{name.replace('_', '-')}:{rest}", error.fix) from error
 
 
 def load_for_image(source: str | bytes, settings: LoadSettings, run: RunSettings, streams: Streams) -> Model:

@@ -237,3 +237,17 @@ def test_errors_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
         assert done.returncode in (2, 4)
         assert "typer" in imported
         assert not {"torch", "transformers"} & imported
+
+
+def test_an_error_that_is_said_to_come_of_itself_ends_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, image: str
+) -> None:
+    failure = InputError("config: half of it is missing", "fetch it again")
+    failure.__cause__ = failure
+    install(monkeypatch, FakeModel(), failure)
+    refused(4, ("config: half of it is missing",), "ask", image, "what?")
+
+
+def test_an_input_error_while_loading_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch, image: str) -> None:
+    install(monkeypatch, FakeModel(), InputError("seed: 5 is odd", "give an even one"))
+    refused(4, ("adafv: seed: 5 is odd", "give an even one"), "ask", image, "what?")

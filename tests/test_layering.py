@@ -60,6 +60,8 @@ ROOMS: dict[str, str] = {
     "engine": "answering errors explanation families images loading records request rows settings streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
+    "bench": "costs demo engine errors families flops images loading memory pruners records request settings timing"
+    " wrapping",
     "patching": "budget encoding errors evidence families pipeline prompt pruners records request settings timing"
     " wrapping",
     "__init__": "budget engine errors patching pruners records settings versions wrapping",
@@ -74,7 +76,7 @@ FLOORS = (
     "loading options progress",
     "work",
     "workflags",
-    "ask batch convert info samples show",
+    "ask batch bench convert info samples show",
     "sweep",
     "app",
     "__main__",
@@ -97,6 +99,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/explanation": "torch PIL",
     "adafv/families": "torch transformers accelerate PIL",
     "adafv/patching": "torch",
+    "adafv/bench": "torch transformers accelerate PIL",
     "adafv/wrapping": "transformers",
     "adafv/loading": "torch transformers accelerate safetensors huggingface_hub jinja2 PIL peft",
     "adafv/costs": "torch transformers",

@@ -1,0 +1,80 @@
+"""What choosing costs: every pruner over one batch of questions, next to the prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from adafv import pruners
+from adafv.bench.machine import Machine
+from adafv.bench.records import Row
+from adafv.bench.rounds import Rounds, Sample, Variant
+from adafv.bench.subject import Subject
+from adafv.request import Request
+from adafv.timing import Stopwatch
+
+STAGES = ("score", "prune")
+
+
+class Selection:
+    """The section `pruners`: seconds of scoring and choosing for a batch, on the device that the model is on.
+
+    Args:
+        subject: whose visual tokens they choose among.
+        keep: budget in visual tokens.
+        names: of the pruners.
+        batch_size: questions at once, each about a picture of its own as far as there are any.
+    """
+
+    name = "pruners"
+
+    def __init__(self, subject: Subject, keep: int, names: Sequence[str], batch_size: int) -> None:
+        self._subject, self._keep, self._size = subject, keep, batch_size
+        self._names = [name for name in names if name != "none"]
+        self._requests: list[Request] = []
+
+    def rounds(self) -> Rounds:
+        """List the variants."""
+        return Rounds([Variant(name, partial(self._choose, name)) for name in self._names])
+
+    def rows(self, rounds: Rounds, machine: Machine) -> list[Row]:
+        """Sum up what was measured."""
+        return [self._row(name, rounds) for name in self._names] if rounds.samples else []
+
+    @torch.inference_mode()
+    def _choose(self, name: str) -> Sample:
+        pipeline, watch = self._subject.model.pipeline, Stopwatch(self._subject.devices)
+        run = self._subject.run_settings(self._keep, 1, name)
+        pipeline.prune(self._asked(), [pipeline.embed(request) for request in self._asked()], run, watch)
+        return {stage: watch[stage] for stage in STAGES} | {"selection": watch["score"] + watch["prune"]}
+
+    def _asked(self) -> list[Request]:
+        """Encode the pictures when they are first needed: the section may never run."""
+        model, run = self._subject.model, self._subject.run_settings(self._keep, 1)
+        if not self._requests:
+            encodings = [model.encode(picture)[0] for picture in self._subject.pictures[: self._size]]
+            self._requests = [
+                Request(question, model.render(question, run), encodings[number % len(encodings)])
+                for number, question in enumerate(self._subject.questions(self._size, 1))
+            ]
+        return self._requests
+
+    def _row(self, name: str, rounds: Rounds) -> Row:
+        visual, after = self._requests[0].image.visual, len(self._requests[0].prompt.after)
+        first, end = self._requests[0].prompt.question_span
+        cost = self._subject.accountant.selection(
+            name, keep=min(self._keep, visual), visual=visual, text=after, question=end - first
+        )
+        stages = {stage: rounds.spread(name, stage) for stage in (*STAGES, "selection")}
+        reads = sorted(pruners.get(name).reads)
+        return Row(
+            section=self.name,
+            subject=self._subject.name,
+            variant=name,
+            settings={"batch_size": self._size, "keep": self._keep, "visual": visual, "reads": reads},
+            rounds=len(rounds.samples),
+            seconds={stage: spread for stage, spread in stages.items() if spread is not None},
+            flops={"selection": self._size * cost},
+        )

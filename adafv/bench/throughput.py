@@ -1,0 +1,131 @@
+"""Many questions: questions per second by batch size, unpruned, pruned, and by stock transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from adafv.bench.machine import Machine
+from adafv.bench.peak import Peak
+from adafv.bench.records import STOCK, UNPRUNED, Row
+from adafv.bench.rounds import Rounds, Sample, Spread, Variant
+from adafv.bench.stock import Stock
+from adafv.bench.subject import Subject
+from adafv.errors import OutOfMemoryError
+from adafv.memory import is_out_of_memory
+from adafv.settings import BatchSettings
+from adafv.timing import Stopwatch
+
+_FEW = 4  # questions that stock transformers answers one by one: each costs the same
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way of answering: who does it, with which budget, how many at once."""
+
+    who: str
+    keep: int | str
+    batch_size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.who}, batch {self.batch_size}"
+
+
+class Throughput:
+    """The section `throughput`: preprocessing included, answers in order, images encoded once.
+
+    Args:
+        subject: what is asked.
+        keep: budget in visual tokens.
+        pruner: that keeps them.
+        batch_sizes: to be tried.
+        per_picture: questions about each picture.
+        new_tokens: that each answer has, unless the model ends it.
+    """
+
+    name = "throughput"
+
+    def __init__(
+        self, subject: Subject, keep: int, pruner: str, batch_sizes: Sequence[int], per_picture: int, new_tokens: int
+    ) -> None:
+        self._subject, self._per_picture, self._new = subject, per_picture, new_tokens
+        self._pruner = pruner
+        self._count = max(2 * max(batch_sizes), 2 * per_picture)
+        ours: list[tuple[str, int | str]] = [(UNPRUNED, "all"), (f"{pruner} {keep}", keep)]
+        self._ways = [_Way(STOCK, "all", 1)]
+        for size in sorted(set(batch_sizes)):
+            self._ways += [_Way(STOCK, "all", size)] * (size > 1)
+            self._ways += [_Way(who, budget, size) for who, budget in ours]
+        self._peaks: dict[str, int | None] = {}
+        self._full: dict[str, str] = {}
+
+    def rounds(self) -> Rounds:
+        """List the variants."""
+        return Rounds([Variant(way.name, partial(self._run, way)) for way in self._ways])
+
+    def rows(self, rounds: Rounds, machine: Machine) -> list[Row]:
+        """Sum up what was measured."""
+        return [self._row(way, rounds) for way in self._ways] if rounds.samples else []
+
+    def _run(self, way: _Way) -> Sample:
+        if way.name in self._full:
+            return {}
+        peak, watch = Peak(self._subject.devices), Stopwatch(self._subject.devices)
+        start = watch.now()
+        try:
+            with peak.watched():
+                count = self._stock(way) if way.who == STOCK else self._ours(way)
+        except (RuntimeError, OutOfMemoryError) as error:
+            if not (isinstance(error, OutOfMemoryError) or is_out_of_memory(error)):
+                raise
+            self._full[way.name] = "more than the memory holds"
+            return {}
+        self._peaks[way.name] = peak.bytes
+        return {"question": (watch.now() - start) / count}
+
+    def _stock(self, way: _Way) -> int:
+        stock, count = Stock(self._subject), _FEW if way.batch_size == 1 else self._count
+        questions = self._subject.questions(count, self._per_picture)
+        for start in range(0, count, way.batch_size):
+            stock.answer(stock.inputs(questions[start : start + way.batch_size]), self._new)
+        return count
+
+    def _ours(self, way: _Way) -> int:
+        run = self._subject.run_settings(way.keep, self._new, self._pruner)
+        questions = self._subject.questions(self._count, self._per_picture)
+        answers = list(self._subject.model.stream(questions, run, BatchSettings(batch_size=way.batch_size)))
+        failed = next((answer.error for answer in answers if answer.error is not None), None)
+        if failed is not None and failed.type == "OutOfMemoryError":
+            raise OutOfMemoryError(failed.message, failed.fix)
+        if failed is not None:
+            raise RuntimeError(failed.message)
+        return self._count
+
+    def _row(self, way: _Way, rounds: Rounds) -> Row:
+        values = rounds.values(way.name, "question")
+        batched = f"{STOCK}, batch {way.batch_size}"
+        others = dict.fromkeys((f"{STOCK}, batch 1", batched, f"{UNPRUNED}, batch {way.batch_size}"))
+        mine = [] if way.who == STOCK and way.batch_size == 1 else [other for other in others if other != way.name]
+        if way.who == STOCK:
+            mine = mine[:1]
+        found = [rounds.speedup(way.name, other, "question") for other in mine]
+        pruned = way.who not in (STOCK, UNPRUNED)
+        return Row(
+            section=self.name,
+            subject=self._subject.name,
+            variant=way.name,
+            settings={
+                "batch_size": way.batch_size,
+                "keep": way.keep,
+                "questions_per_image": self._per_picture,
+                **({"pruner": self._pruner} if pruned else {}),
+            },
+            rounds=len(values),
+            seconds={"question": Spread.of(values)} if values else {},
+            rate=Spread.of([1 / value for value in values]) if values else None,
+            speedups=tuple(one for one in found if one is not None),
+            peak_bytes=self._peaks.get(way.name),
+            notes=(self._full[way.name],) if way.name in self._full else (),
+        )

@@ -1,0 +1,148 @@
+"""The sections of a bench on a tiny model: both sides do the same work, and every figure has what it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from adafv.bench import stock as stock_module
+from adafv.bench import suite, throughput
+from adafv.bench.geometries import geometry
+from adafv.bench.machine import Machine
+from adafv.bench.records import STOCK, UNPRUNED, Bench, Row
+from adafv.bench.stock import Stock
+from adafv.bench.subject import Subject
+from adafv.errors import DeviceError, InputError
+from adafv.settings import LoadSettings
+
+MACHINE = Machine("a CPU", 1, None, 1e10, {"float32": 1e11, "bfloat16": 1e11}, {})
+PLAN = suite.Plan(pruners=("adafv", "divprune"), batch_sizes=(1, 2), new_tokens=3, rounds=2, minutes=5)
+
+
+def subject(name: str = "tiny-next", pictures: int = 4) -> Subject:
+    return Subject.random(geometry(name), torch.float32, torch.device("cpu"), "sdpa", pictures)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    found = Bench(MACHINE, {})
+    suite.run([("tiny-next", subject)], PLAN, found, lambda _: None)
+    return found
+
+
+def rows(bench: Bench, section: str) -> dict[str, Row]:
+    return {row.variant: row for row in bench.rows if row.section == section}
+
+
+def test_all_sections_are_measured_and_what_cannot_be_is_named(bench: Bench) -> None:
+    assert not bench.partial
+    assert list(dict.fromkeys(row.section for row in bench.rows)) == ["latency", "pruners", "throughput", "vision"]
+    assert [(one.section, "CUDA" in one.reason) for one in bench.unmeasured] == [("synchronisations", True)]
+    assert {row.rounds for row in bench.rows} == {2}
+
+
+def test_latency_has_both_sides_and_every_budget(bench: Bench) -> None:
+    found = rows(bench, "latency")
+    assert list(found) == [STOCK, UNPRUNED, "adafv 64", "adafv 32", "adafv 16"]
+    assert found[STOCK].flops == found[UNPRUNED].flops
+    spent = [row.flops["ttft"] for row in found.values()][1:]
+    assert spent == sorted(spent, reverse=True)
+    for row in found.values():
+        assert row.bound_s["ttft"] == max(row.flops["ttft"] / 1e11, row.bound_s["ttft"])
+        assert {"ttft", "decode", "tpot", "total"} <= row.seconds.keys()
+    pruned = found["adafv 16"]
+    assert [gain.over for gain in pruned.speedups] == [STOCK, UNPRUNED]
+    assert pruned.flops_ratio == found[UNPRUNED].flops["ttft"] / pruned.flops["ttft"]
+    assert pruned.attained == pytest.approx(pruned.speedups[1].median / pruned.flops_ratio)
+    assert found[UNPRUNED].flops_ratio is None
+
+
+def test_throughput_compares_with_one_by_one_and_with_batches(bench: Bench) -> None:
+    found = rows(bench, "throughput")
+    assert list(found) == [
+        "transformers, batch 1", "unpruned, batch 1", "adafv 32, batch 1",
+        "transformers, batch 2", "unpruned, batch 2", "adafv 32, batch 2",
+    ]  # fmt: skip
+    over = [gain.over for gain in found["adafv 32, batch 2"].speedups]
+    assert over == ["transformers, batch 1", "transformers, batch 2", "unpruned, batch 2"]
+    assert found["transformers, batch 1"].speedups == ()
+
+
+def test_stock_and_our_unpruned_engine_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, made = subject(), []
+    generate = type(one.stock).generate
+
+    def spy(self, *args, **kwargs):
+        made.append(generate(self, *args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(type(one.stock), "generate", spy)
+    stock, asked = Stock(one), one.questions(2, 1)
+    inputs = stock.inputs(asked)
+    stock.answer(inputs, 4)
+    run = one.run_settings("all", 4)
+    ours = [answer.text for answer in one.model.stream(asked, run)]
+    new = made[0][:, inputs["input_ids"].shape[1] :]
+    assert [one.processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new] == ours
+
+
+def test_questions_share_pictures_as_often_as_they_shall() -> None:
+    asked = subject(pictures=3).questions(6, 2)
+    assert [id(one.image) for one in asked[::2]] == [id(one.image) for one in asked[1::2]]
+    assert len({id(one.image) for one in asked}) == 3
+
+
+def test_what_fills_the_memory_is_a_note_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Stock, inputs: object, new_tokens: int) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(stock_module.Stock, "answer", full)
+    section = throughput.Throughput(subject(), 16, "adafv", (1,), 1, 2)
+    taken = section.rounds()
+    taken.take(2, float("inf"), lambda _: None)
+    found = {row.variant: row for row in section.rows(taken, MACHINE)}
+    assert found["transformers, batch 1"].notes and found["transformers, batch 1"].rate is None
+    assert found["adafv 16, batch 1"].rate is not None
+
+
+def test_any_other_failure_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Stock, inputs: object, new_tokens: int) -> None:
+        raise RuntimeError("expected scalar type Half")
+
+    monkeypatch.setattr(stock_module.Stock, "answer", broken)
+    section = throughput.Throughput(subject(), 16, "adafv", (1,), 1, 2)
+    with pytest.raises(RuntimeError, match="Half"):
+        section.rounds().take(1, float("inf"), lambda _: None)
+
+
+def test_a_subject_that_does_not_fit_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large() -> Subject:
+        raise DeviceError("geometry: large needs 80 GiB", "")
+
+    found = Bench(MACHINE, {})
+    plan = suite.Plan(batch_sizes=(1,), new_tokens=1, rounds=1)
+    suite.run([("large", too_large), ("tiny", lambda: subject("tiny"))], plan, found, lambda _: None)
+    assert {row.subject for row in found.rows} == {"tiny"}
+    assert ("all", "large", "geometry: large needs 80 GiB") in [
+        (o.section, o.subject, o.reason) for o in found.unmeasured
+    ]
+
+
+def test_no_time_measures_nothing_and_says_so() -> None:
+    found = Bench(MACHINE, {})
+    suite.run([("tiny", lambda: subject("tiny"))], suite.Plan(minutes=1e-9), found, lambda _: None)
+    assert found.rows == []
+    assert [one.subject for one in found.unmeasured] == ["tiny"]
+
+
+def test_a_checkpoint_is_asked_about_the_users_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "red").save(path)
+    one = Subject.loaded(LoadSettings(), [path], 3)
+    assert len({picture.tobytes() for picture in one.pictures}) == 3
+    assert one.keeps == (64, 32, 15)
+    with pytest.raises(InputError, match="no image"):
+        Subject.loaded(LoadSettings(), [], 1)
