@@ -25,8 +25,6 @@ from adafv_cli.options import LoadFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import bench_table
 
 if TYPE_CHECKING:
-    import torch
-
     from adafv.bench.records import Bench
     from adafv.bench.suite import Plan, Subjects
 
@@ -54,7 +52,6 @@ SUITES: dict[str, dict[str, Any]] = {
         "pruner": "all",
     },
 }
-AUTO = ("llava-1.5-7b", "llava-0.8b", "tiny")  # the first that fits
 
 _flag = partial(typer.Option, rich_help_panel="Bench")
 
@@ -193,57 +190,12 @@ def bench(
 def _prepared(
     settings: LoadSettings, names: Sequence[str], images: Sequence[str] | None, plan: Plan
 ) -> tuple[Bench, Subjects]:
-    """Probe the machine, and say how each subject is made; `images` are asked about with a checkpoint."""
-    import torch
+    from adafv.bench.setup import prepare
 
-    from adafv.bench.machine import probe
-    from adafv.bench.random_weights import fits
-    from adafv.bench.records import Bench
-    from adafv.bench.subject import Subject
-    from adafv.bench.suite import attentions
-    from adafv.loading.devices import check_devices
-
-    check_devices(settings)
-    device = _device(settings)
-    machine = probe(device)
-    found = Bench(machine, {"geometry": list(names), "attention": settings.attention})
-    if images is not None:
-        found.settings |= {"model": settings.model, "images": list(images)}
-        return found, [(settings.model, partial(Subject.loaded, settings, images, plan.pictures))]
-    fastest = torch.bfloat16 if device.type != "cpu" else machine.fastest()
-    dtype: torch.dtype = fastest if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    chosen = list(names) or [next(name for name in AUTO if name == AUTO[-1] or fits(GEOMETRIES[name], dtype, device))]
-    found.settings |= {"geometry": chosen, "dtype": str(dtype).removeprefix("torch.")}
-    kernels = list(attentions(device)) if settings.attention == "sdpa" else [settings.attention]
-    return found, [
-        (
-            name if kernel == "sdpa" else f"{name}, {kernel}",
-            partial(Subject.random, GEOMETRIES[name], dtype, device, kernel, plan.pictures),
-        )
-        for name in chosen
-        for kernel in kernels
-    ]
-
-
-def _device(settings: LoadSettings) -> torch.device:
-    """Find the one device that random weights lie on.
-
-    Raises:
-        UsageError: a map over several.
-    """
-    import torch
-
-    from adafv.families.hooks import accelerator
-
-    asked = settings.device_map
-    if asked == "auto":
-        kind = accelerator()
-        return torch.device(kind, 0) if kind else torch.device("cpu")
     try:
-        return torch.device(asked if isinstance(asked, str) else "several")
-    except RuntimeError:
-        what = f"--device-map: {shown(asked)} is no single device"
-        raise UsageError(what, "a bench takes auto, cpu, cuda or cuda:1") from None
+        return prepare(settings, names, images, plan)
+    except InputError as error:
+        raise UsageError(f"--{error.what.replace('_', '-', 1)}", error.fix) from error
 
 
 def _measure(found: Bench, subjects: Subjects, plan: Plan, step: Callable[[str], None]) -> None:

@@ -94,6 +94,7 @@ def test_what_json_says_of_the_34b(folder: Path) -> None:
     }  # fmt: skip
     assert one["image"] == {
         "width": 640, "height": 480, "crops": 5, "visual": 2304, "newlines": 36, "grids": [[24, 24], [36, 48]],
+        "crop_sizes": [576, 432, 432, 432, 432],
     }  # fmt: skip
     assert one["kv_cache_bytes_per_token"] == 2 * 60 * 8 * 128 * 2
     assert [(cost["keep"], cost["tokens"]["kept"]) for cost in one["costs"]] == [
