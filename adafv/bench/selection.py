@@ -65,7 +65,11 @@ class Selection:
         visual, after = self._requests[0].image.visual, len(self._requests[0].prompt.after)
         first, end = self._requests[0].prompt.question_span
         cost = self._subject.accountant.selection(
-            name, keep=min(self._keep, visual), visual=visual, text=after, question=end - first
+            self._subject.run_settings(self._keep, 1, name),
+            keep=min(self._keep, visual),
+            visual=visual,
+            text=after,
+            question=end - first,
         )
         stages = {stage: rounds.spread(name, stage) for stage in (*STAGES, "selection")}
         reads = sorted(pruners.get(name).reads)
