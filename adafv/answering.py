@@ -60,6 +60,11 @@ class Answering:
         """The checkpoint's name, as the user gave it."""
         return self._checkpoint.name
 
+    @property
+    def is_served(self) -> bool:
+        """Whether the language model is a server's, rather than here."""
+        return self.pipeline.decoder.requests > 0
+
     def render(self, question: Question, run: RunSettings) -> Prompt:
         """Make the prompt of a question.
 
@@ -104,7 +109,7 @@ class Answering:
         watch = Stopwatch(self.pipeline.devices)
         watch.add("vision", sum(request.cost.vision_s for request in requests if request.cost is not None))
         begun = self.pipeline.begin(requests, run, watch)
-        longest = max((len(decoded.result().ids) for _, decoded in begun if decoded.done()), default=0)
+        longest = 0 if self.is_served else max(len(decoded.result().ids) for _, decoded in begun)
         report = partial(self._report, watch=watch, longest=longest)
         return [
             Pending(kept, decoded, partial(report, request, run=request.settings(run)))
@@ -149,7 +154,14 @@ class Answering:
             outcome,
             run,
             text=self._checkpoint.processor.tokenizer.decode(outcome.decoded.ids, skip_special_tokens=True).strip(),
-            latency=Latency.of(watch.seconds, request.cost.preprocess_s if request.cost is not None else 0.0, longest),
+            latency=_latency(request, outcome.decoded, watch, longest),
             accountant=self._accountant,
-            peak_bytes=self.pipeline.peak_bytes(),
+            peak_bytes=None if self.is_served else self.pipeline.peak_bytes(),
         )
+
+
+def _latency(request: Request, decoded: Decoded, watch: Stopwatch, longest: int) -> Latency:
+    preprocess = request.cost.preprocess_s if request.cost is not None else 0.0
+    if decoded.server_s is not None:
+        return Latency.served(watch.seconds, preprocess, decoded.server_s)
+    return Latency.of(watch.seconds, preprocess, longest)

@@ -48,10 +48,12 @@ class Decoded:
 
 
 class Decoder(Protocol):
-    """Makes answers of spliced prompts, here or elsewhere."""
+    """Makes answers of spliced prompts, here or elsewhere.
+
+    `requests` is how many prompts it works on while others are made ready; 0 where it answers before it returns.
+    """
 
     requests: int
-    """Prompts that it works on while others are made ready; 0 where it answers before it returns."""
 
     def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
         """Take a batch of prompts; each answer is there, or its error, when its future is done.
@@ -198,7 +200,7 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
     """
     start = watch.now()
     embeddings, mask, positions = left_pad(prompts)
-    ends = torch.tensor(_ends(model), dtype=torch.long, device=embeddings.device)
+    ends = torch.tensor(ends_of(model), dtype=torch.long, device=embeddings.device)
     watcher = _Watcher(watch, ends)
     chooser = _Chooser(run, [prompt.seed for prompt in prompts], embeddings.device)
     limits = [min(run.max_new_tokens, prompt.room or run.max_new_tokens) for prompt in prompts]
@@ -212,7 +214,7 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
     first = watcher.first_at if watcher.first_at is not None else end
     watch.add("prefill", first - start)
     watch.add("decode", end - first)
-    return [Decoded(ids, ids[-1] in _ends(model)) for ids in rows]
+    return [Decoded(ids, ids[-1] in ends_of(model)) for ids in rows]
 
 
 def _in_rounds(
@@ -248,8 +250,9 @@ def _in_rounds(
         )[:, fed:]
         steps = generated.shape[1]
         for row, ids in zip(alive, generated.tolist(), strict=True):
-            rows[row] += _until_end(ids, _ends(model))
-        stay = [i for i, row in enumerate(alive) if rows[row][-1] not in _ends(model) and len(rows[row]) < limits[row]]
+            rows[row] += _until_end(ids, ends_of(model))
+        ends = ends_of(model)
+        stay = [i for i, row in enumerate(alive) if rows[row][-1] not in ends and len(rows[row]) < limits[row]]
         if not stay:
             break
         alive = [alive[i] for i in stay]
@@ -262,7 +265,7 @@ def _in_rounds(
     return rows
 
 
-def _ends(model: Any) -> list[int]:
+def ends_of(model: Any) -> list[int]:
     """Ids of the tokens that end an answer."""
     eos: int | list[int] | None = model.generation_config.eos_token_id
     return eos if isinstance(eos, list) else [] if eos is None else [eos]

@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from adafv.answering import Answering
+from adafv.decoding import ends_of
 from adafv.errors import InputError
 from adafv.explanation import Explanation, explain
 from adafv.families.tower import layers_that_run
 from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import load_checkpoint
+from adafv.loading.reading import locate
 from adafv.records import Answer, Comparison, Question
 from adafv.request import Request
 from adafv.rows import Row, questions_of
@@ -34,8 +36,23 @@ def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
     """
     if isinstance(model, LoadSettings):
         _refuse_both("LoadSettings", settings)
-        return Model(load_checkpoint(model))
-    return Model(load_checkpoint(LoadSettings(model=model, **settings)))
+    chosen = model if isinstance(model, LoadSettings) else LoadSettings(model=model, **settings)
+    if chosen.server is None:
+        return Model(load_checkpoint(chosen))
+    return _served(chosen)
+
+
+def _served(settings: LoadSettings) -> Model:
+    """Load what makes prompts, and connect it to the servers that have the language model."""
+    from adafv.serving.connecting import connected, look_at
+
+    servers = look_at(settings, locate(settings).place)  # before weights are read
+    model = Model(load_checkpoint(settings))
+    prompt = model.render(Question(0, None, "what is in this picture?"), RunSettings())
+    ids = prompt.before + prompt.after
+    ends = ends_of(model.pipeline.model)
+    model.pipeline.decoder = connected(servers, settings, ids, model.pipeline.stages.embed(ids), ends)
+    return model
 
 
 class Model(Answering):
@@ -67,7 +84,8 @@ class Model(Answering):
         """Tell what the load settings came to, and with `run` how questions are then asked (`setup`)."""
         model = self._checkpoint.model
         setup = None if run is None else self.setup(run)
-        asked = {} if run is None else {"setup": None if setup is None else asdict(setup)}
+        asked: dict[str, object] = {} if run is None else {"setup": None if setup is None else asdict(setup)}
+        asked |= {"server": str(self.pipeline.decoder)} if self.is_served else {}
         return asked | {
             "model": self.model_id,
             "family": self._checkpoint.family.model_type,
@@ -104,6 +122,7 @@ class Model(Answering):
             ImageError, InputError, DeviceError: what cannot be used, with the fix; before the first answer.
         """
         run = _run_settings(run, settings)
+        self._check(run)
         asked = [Question(number, image, text) for number, text in enumerate(questions)]
         prompts = [self.render(question, run) for question in asked]
         encoding, cost = self.encode(image, run)
@@ -156,6 +175,7 @@ class Model(Answering):
         stop: threading.Event | None = None,
     ) -> AnswerStream:
         """Answer as `batch` does, with everything to choose."""
+        self._check(run)
         if run.compare:
             raise InputError("compare: a batch's latency says nothing of one question's", "compare with `ask`")
         self.check(run)
@@ -184,10 +204,20 @@ class Model(Answering):
         if len({unpruned(run) for run in runs}) != 1:
             what = "runs: the settings of a sweep differ in keep, pruner and crop_budget alone"
             raise InputError(what, "sweep each on its own")
+        self._check(runs[0])
         if runs[0].compare:
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
         self.check(runs[0])
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)
+
+    def _check(self, run: RunSettings) -> None:
+        """Refuse what a server cannot do."""
+        if self.is_served and run.positions == "original":
+            what = "positions: original: a server numbers the positions of a prompt itself"
+            raise InputError(what, "use compact, or leave --server out")
+        if self.is_served and run.compare:
+            what = "compare: a server's queue is in its times"
+            raise InputError(what, "leave --server out, or sweep with it: that compares answers")
 
     def _compared(self, request: Request, run: RunSettings) -> Answer:
         """Pruned, then unpruned, each after a run that only warms up: first calls are slower, whatever they do."""

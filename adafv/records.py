@@ -100,17 +100,21 @@ class Latency:
     tokens, `tpot` (time per output token) that of one of them, `None` if there was none. `total` includes
     `preprocess`. An image's encoding is charged to the first question about it. In a batch, every answer carries the
     whole batch's stage times.
+
+    Of an answer that a server made, `prefill`, `ttft`, `decode` and `tpot` are `None`: its queue would be in them.
+    `server` then is the time from splicing the prompt until its answer was back, and is part of `total`.
     """
 
     preprocess: float
     vision: float
     score: float
     prune: float
-    prefill: float
-    ttft: float
-    decode: float
+    prefill: float | None
+    ttft: float | None
+    decode: float | None
     tpot: float | None
     total: float
+    server: float | None = None
 
     @classmethod
     def of(cls, stages: Mapping[str, float], preprocess: float, generated: int) -> Latency:
@@ -127,6 +131,13 @@ class Latency:
         ttft = vision + score + prune + prefill
         tpot = decode / (generated - 1) if generated > 1 else None
         return cls(preprocess, vision, score, prune, prefill, ttft, decode, tpot, preprocess + ttft + decode)
+
+    @classmethod
+    def served(cls, stages: Mapping[str, float], preprocess: float, server: float) -> Latency:
+        """Add up the stages of a batch whose prompts went to a server, for one of its answers; as `of`."""
+        vision, score, prune = (stages.get(name, 0.0) for name in ("vision", "score", "prune"))
+        total = preprocess + vision + score + prune + server
+        return cls(preprocess, vision, score, prune, None, None, None, None, total, server)
 
 
 @dataclass(frozen=True)
@@ -176,13 +187,14 @@ class Comparison:
 
     @classmethod
     def of(cls, text: str | None, latency: Latency, unpruned_text: str | None, unpruned: Latency) -> Comparison:
-        """Compare an answer with the unpruned model's answer to the same question."""
+        """Compare an answer with the unpruned model's answer to the same question, both made here."""
+        ttft, unpruned_ttft = latency.ttft or 0.0, unpruned.ttft or 0.0
         return cls(
             text=unpruned_text or "",
             agrees=unpruned_text == text,
-            ttft_s=unpruned.ttft,
+            ttft_s=unpruned_ttft,
             total_s=unpruned.total,
-            speedup_ttft=unpruned.ttft / latency.ttft,
+            speedup_ttft=unpruned_ttft / ttft if ttft else 1.0,
             speedup_total=unpruned.total / latency.total,
         )
 

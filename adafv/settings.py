@@ -63,6 +63,11 @@ class LoadSettings:
         base: what an adapter is merged into; `None` is what it says that it was trained on.
         vision_tower: folder or hub id of the tower of a checkpoint in LLaVA's original format that does not hold it
             itself; `None` is the one that it names.
+        server: addresses of servers that run the language model, with commas between them; only what stands before it
+            is loaded here then.
+        server_insecure: send prompts to other machines over plain http, too.
+        server_requests: prompts that the servers have at once, at most.
+        server_timeout: seconds that a server may be silent about a prompt.
     """
 
     model: str = DEMO
@@ -77,6 +82,10 @@ class LoadSettings:
     offline: bool = False
     base: str | None = None
     vision_tower: str | None = None
+    server: str | None = None
+    server_insecure: bool = False
+    server_requests: int = 64
+    server_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, DTYPES)
@@ -85,6 +94,22 @@ class LoadSettings:
             _check_choice("quantize", self.quantize, QUANTIZATIONS)
         if self.chat_template is not None:
             chat_templates.chosen(self.chat_template)
+        if self.server_requests < 1:
+            raise InputError(f"server_requests: {self.server_requests} asks nothing", "use 1 or more")
+        if not self.server_timeout > 0:
+            raise InputError(f"server_timeout: {self.server_timeout} s is no time to answer in", "use 600, for example")
+        self._check_server()
+
+    def _check_server(self) -> None:
+        """Refuse what would be about the weights that a server has."""
+        if self.server is None:
+            return
+        if self.quantize is not None:
+            what = f"quantize: {self.quantize} is of the language model, which the server has"
+            raise InputError(what, "start the server with its own --quantization")
+        if self.attention != LoadSettings.attention:
+            what = f"attention: {self.attention} is chosen with the language model, which the server has"
+            raise InputError(what, "start the server with its own --attention-backend")
 
 
 @dataclass(frozen=True)

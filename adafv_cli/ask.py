@@ -14,8 +14,9 @@ from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.exits import Exit
 from adafv_cli.inputs import image_and_questions
 from adafv_cli.loading import load_for_image
-from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+from adafv_cli.options import OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering import report
+from adafv_cli.serverflags import ServedFlags
 
 if TYPE_CHECKING:
     from adafv.engine import Model
@@ -39,7 +40,7 @@ standard input; without QUESTION the question is read from there.
 def ask(
     ctx: typer.Context,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file, or - for standard input.")],
-    load: LoadFlags,
+    load: ServedFlags,
     run: RunFlags,
     output: OutputFlags,
     questions: Annotated[
@@ -51,6 +52,7 @@ def ask(
     streams: Streams = ctx.obj
     output.apply(streams)
     load_settings, run_settings = load.settings(ctx), run.settings(ctx)
+    load.check(run_settings)
     source, asked = image_and_questions(image, questions or [], streams, "adafv ask")
     with streams.library_noise():
         model = load_for_image(source, load_settings, run_settings, streams)

@@ -13,10 +13,11 @@ from adafv import __version__, chat_templates
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
-from adafv_cli.options import LoadFlags, OneRunFlags, OutputFlags, takes_flags
+from adafv_cli.options import OneRunFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.run_report import RunReport
+from adafv_cli.serverflags import ServedFlags
 from adafv_cli.work.dryrun import DryRun
 from adafv_cli.work.earlier import Found, Keys, Setting, read
 from adafv_cli.work.probe import probe
@@ -68,7 +69,7 @@ def batch(
     ctx: typer.Context,
     source: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL file, or - for standard input.")],
     flags: BatchFlags,
-    load: LoadFlags,
+    load: ServedFlags,
     run: OneRunFlags,
     output: OutputFlags,
 ) -> None:
@@ -76,6 +77,7 @@ def batch(
     streams: Streams = ctx.obj
     output.apply(streams)
     load_settings, run_settings, batch_settings = load.settings(ctx), run.settings(ctx), flags.settings()
+    load.check(run_settings)
     if run_settings.compare:
         raise UsageError("--compare measures one question at a time", "use adafv ask --compare")
     shard = Shard.parse(flags.shard)
@@ -138,6 +140,7 @@ def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[st
     found: dict[str, Any] = {
         name: getattr(load, name) for name in ("model", "revision", "dtype", "quantize", "base", "vision_tower")
     }
+    found["engine"] = "transformers" if load.server is None else "server"
     found["chat_template"] = chat_templates.identity(load.chat_template)
     names = ("positions", "crop_budget", "system", "pad", "protocol", "max_new_tokens", "temperature", "top_p", "seed")
     return found | {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}

@@ -20,8 +20,9 @@ from adafv.streaming.runs import grid
 from adafv_cli.batch import all_settings, made_with
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
-from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, takes_flags
+from adafv_cli.options import OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering.run_report import RunReport
+from adafv_cli.serverflags import ServedFlags
 from adafv_cli.work.earlier import Keys, Setting
 from adafv_cli.work.questions import Questions, Shard
 from adafv_cli.work.run import Run
@@ -127,13 +128,14 @@ def sweep(
     run: GridFlags,
     sweep: SweepFlags,
     flags: WorkFlags,
-    load: LoadFlags,
+    load: ServedFlags,
     output: OutputFlags,
 ) -> None:
     """Run the command: check all that needs no model, then answer and compare."""
     streams: Streams = ctx.obj
     output.apply(streams)
     load_settings, runs, batch_settings = load.settings(ctx), run.runs(ctx), flags.settings()
+    load.check(runs[0])
     wanted = sweep.wanted(output, runs)
     shard = Shard.parse(flags.shard)
     lines = Source.of(source, flags.image_folder, streams)

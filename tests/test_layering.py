@@ -49,6 +49,7 @@ ROOMS: dict[str, str] = {
     "costs": "errors families flops pruners records settings",
     "loading": "chat_templates demo errors families memory prompt settings",
     "choosing": "encoding evidence pruners request settings signals timing",
+    "serving": "decoding errors settings timing",
     "pipeline": "choosing decoding encoding errors evidence families memory request settings timing",
     "explanation": "choosing families figures notebook pipeline records request settings words",
     "report": "costs pipeline records request settings",
@@ -57,7 +58,8 @@ ROOMS: dict[str, str] = {
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
     " records report request settings setup timing",
     "rows": "budget errors records",
-    "engine": "answering errors explanation families images loading records request rows settings streaming",
+    "engine": "answering decoding errors explanation families images loading records request rows serving settings"
+    " streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "bench": "costs demo engine errors families flops images loading memory pruners records request settings timing"
@@ -75,7 +77,7 @@ FLOORS = (
     "rendering",
     "loading options progress",
     "work",
-    "workflags",
+    "serverflags workflags",
     "ask batch bench convert info samples show",
     "sweep",
     "app",
@@ -95,6 +97,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/prompt": "jinja2",  # what transformers renders chat templates with
     "adafv/decoding": "torch transformers",
     "adafv/choosing": "torch",
+    "adafv/serving": "torch",
     "adafv/pipeline": "torch PIL",
     "adafv/explanation": "torch PIL",
     "adafv/families": "torch transformers accelerate PIL",

@@ -20,6 +20,7 @@ from adafv.families.tower import choose_layers, chosen_layers, feature_layers, l
 from adafv.loading.devices import check_devices, on_cpu_only, place
 from adafv.loading.faults import explained
 from adafv.loading.files import check_files, weight_files
+from adafv.loading.front import as_front, check_served, without_layers
 from adafv.loading.hub import downloaded
 from adafv.loading.merging import OTHER_BASE, check_in_memory, check_mergeable, merge
 from adafv.loading.numbers import smallest_count
@@ -120,7 +121,12 @@ def _load_model(source: Source, config: Any, *, cut: bool) -> Any:
         check_size(settings.model, size, parameters, quantized=quantized)
         if source.folder is not None and not quantized:
             _check_all_types(source.folder)
-    dtype = _dtype(config, settings, parameters)
+    dtype, whole = _dtype(config, settings, parameters), cut_config
+    if settings.server is not None:
+        check_served(source)
+        cut_config = without_layers(settings.model, cut_config)
+        with torch.device("meta"):
+            empty = AutoModelForImageTextToText.from_config(cut_config)
     placement = place(empty, settings, dtype)
     if source.adapter is not None:
         check_in_memory(source.adapter.name, placement)
@@ -140,6 +146,8 @@ def _load_model(source: Source, config: Any, *, cut: bool) -> Any:
             output_loading_info=True,
             **weights,
         )
+    if settings.server is not None:
+        as_front(model, report, whole)
     check_weights(settings.model, model, report, cut_config.vision_config.num_hidden_layers)
     if source.folder is None and tensors is None and not quantized:
         _check_all_types(downloaded(source.place, source.hub))

@@ -33,10 +33,12 @@ class Costs:
         for group, names in MEANS.items():
             for name in names:
                 self._sums[group, name] = self._sums.get((group, name), 0) + line[group][name]
-        seconds = [round(line["latency_s"][name], _DIGITS) for name in MEDIANS]
-        for name, value in zip(MEDIANS, seconds, strict=True):
+        latency = line["latency_s"]
+        seconds = [round(latency[name], _DIGITS) for name in MEDIANS if latency[name] is not None]
+        for name, value in zip((name for name in MEDIANS if latency[name] is not None), seconds, strict=True):
             self._seconds[name].append(value)
-        self._batches.add(tuple(seconds))
+        if len(seconds) == len(MEDIANS):  # a server's times say nothing of batches
+            self._batches.add(tuple(seconds))
 
     def means(self, group: str) -> dict[str, float] | None:
         """Means over the answers."""
@@ -45,10 +47,10 @@ class Costs:
         return {name: self._sums[group, name] / self.answers for name in MEANS[group]}
 
     def medians(self) -> dict[str, float] | None:
-        """Median seconds of each stage, over the answers."""
+        """Median seconds of each stage that was measured, over the answers."""
         if not self.answers:
             return None
-        return {name: statistics.median(self._seconds[name]) for name in MEDIANS}
+        return {name: statistics.median(held) for name in MEDIANS if len(held := self._seconds[name])}
 
     def questions_per_s(self) -> float | None:
         """Answers by the time from the pixels to their last token.

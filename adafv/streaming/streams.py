@@ -73,6 +73,7 @@ class SweepStream(Iterator[list[Answer]]):
         """Yield answers in order, held back until those before them are there."""
         try:
             while True:
+                self._scheduler.settle()
                 while (ticket := self._prefetcher.pop_answered()) is not None:
                     yield [answer for answer in ticket.answers if answer is not None]
                 if self._stop.is_set() or self._scheduler.lost is not None:
@@ -81,7 +82,6 @@ class SweepStream(Iterator[list[Answer]]):
                     if self._scheduler.lost is not None:
                         raise self._scheduler.lost
                     return
-                self._scheduler.settle()
                 ready = self._prefetcher.ready(self.stats.batch_size, self._stop)
                 if ready:
                     self._scheduler.answer_some(ready)

@@ -17,6 +17,7 @@ from adafv_cli.rendering.units import BINARY, DECIMAL, amount, duration, part_of
 from adafv_cli.terminal import one_line
 
 STAGES = ("preprocess", "vision", "score", "prune", "prefill", "decode")
+SERVED = ("preprocess", "vision", "score", "prune", "server")
 FLOPS_NOTE = ("2 per multiply-accumulate; text, vision, projector, scoring,", "LM head and decode included")
 
 _BAR = 20
@@ -120,16 +121,19 @@ def _setup(text: Text, setup: Setup) -> None:
 def _latency(text: Text, latency: Latency, flops: Flops | None) -> None:
     seconds = asdict(latency)
     unit, scale = ("s", 1.0) if latency.total >= 10 else ("ms", 1000.0)
-    widths = [max(len(stage), 7) for stage in STAGES]
-    _line(text, "latency", "  ".join(map(str.rjust, STAGES, widths)), style="dim")
-    times = "  ".join(map(str.rjust, (f"{seconds[stage] * scale:.1f}" for stage in STAGES), widths))
+    stages = STAGES if latency.server is None else SERVED
+    widths = [max(len(stage), 7) for stage in stages]
+    _line(text, "latency", "  ".join(map(str.rjust, stages, widths)), style="dim")
+    times = "  ".join(map(str.rjust, (f"{seconds[stage] * scale:.1f}" for stage in stages), widths))
     _line(text, f"{unit:>13}", times)
     if flops is not None:
         counts = asdict(flops) | {"vision": flops.vision + flops.projector}
-        spent = [amount(counts[stage], DECIMAL) if counts.get(stage) else "-" for stage in STAGES]
+        counts["server"] = flops.prefill + flops.decode
+        spent = [amount(counts[stage], DECIMAL) if counts.get(stage) else "-" for stage in stages]
         _line(text, f"{'FLOPs':>13}", "  ".join(map(str.rjust, spent, widths)))
-    each = "" if latency.tpot is None else f"   TPOT {duration(latency.tpot)}"
-    _line(text, "", f"TTFT {duration(latency.ttft)}{each}   total {duration(latency.total)}", style="bold")
+    first = "" if latency.ttft is None else f"TTFT {duration(latency.ttft)}   "
+    each = "" if latency.tpot is None else f"TPOT {duration(latency.tpot)}   "
+    _line(text, "", f"{first}{each}total {duration(latency.total)}", style="bold")
 
 
 def _details(text: Text, answer: Answer) -> None:
@@ -147,7 +151,7 @@ def _comparison(text: Text, compare: Comparison, latency: Latency) -> None:
     verdict = ("agrees", "green") if compare.agrees else ("differs", "yellow")
     text.append(row("unpruned", "").append(*verdict).append(f": {one_line(compare.text)}\n"))
     for name, pruned, dense, speedup in (
-        ("TTFT ", latency.ttft, compare.ttft_s, compare.speedup_ttft),
+        ("TTFT ", latency.ttft or 0.0, compare.ttft_s, compare.speedup_ttft),
         ("total", latency.total, compare.total_s, compare.speedup_total),
     ):
         _line(text, "", f"{name}  {duration(pruned)} against {duration(dense)}, speed-up {speedup:.2f}x")

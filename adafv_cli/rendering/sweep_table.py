@@ -192,7 +192,7 @@ def _costs(point: Point) -> list[str]:
     return [
         units.digits(point.tokens["kept"]) if point.tokens["kept"] % 1 else f"{point.tokens['kept']:.0f}",
         units.percent(point.flops["total"], point.flops["unpruned_total"]),
-        units.digits(1000 * point.latency_s["ttft"]),
+        units.digits(1000 * point.latency_s["ttft"]) if "ttft" in point.latency_s else "",
         "" if point.questions_per_s is None else units.digits(point.questions_per_s),
         units.digits(point.memory_bytes["kv_cache"] / 2**20),
     ]

@@ -90,7 +90,8 @@ class Tally:
             return
         latency, tokens, flops = answer.latency_s, answer.tokens, answer.flops
         self.total_s.append(latency.total if latency else 0.0)
-        self.ttft_s.append(latency.ttft if latency else 0.0)
+        if latency is None or latency.ttft is not None:
+            self.ttft_s.append(latency.ttft if latency and latency.ttft else 0.0)
         self.cut += answer.finish_reason == "length"
         if tokens is not None:
             self.visual += tokens.visual

@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 from adafv.errors import AdaFVError, cut
 from adafv.records import Answer
 from adafv_cli.exits import UsageError
-from adafv_cli.files import descriptor, status, takes_data, write_json, written_into
+from adafv_cli.files import descriptor, status, takes_data, written_into
 from adafv_cli.work.earlier import Found, Keys, copy_good, read
 from adafv_cli.work.lines import encoded
-from adafv_cli.work.recorded import changes, check_settings, compacting_path, settings_in, settings_path
+from adafv_cli.work.recorded import changes, check_settings, compacting_path, record, settings_path
 
 try:
     import fcntl
@@ -100,9 +100,7 @@ class Log:
                 self._compact()
             elif self.found.torn_bytes:
                 os.ftruncate(self._fd, self.found.good_bytes)
-            if settings_in(self.settings_path) != dict(settings):
-                write_json(self.settings_path, settings)
-                self._began = True
+            self._began = record(self.settings_path, settings) or self._began
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from adafv.errors import cut
 from adafv_cli.exits import UsageError
-from adafv_cli.files import status, written_into
+from adafv_cli.files import status, write_json, written_into
 
 _BEFORE = {"crop_budget": "joint", "pad": None, "protocol": None}  # of older versions, as they worked
 _IN_LINES = {"model": "model_id", "pruner": "pruner", "keep": "keep"}  # setting: field of an answer
@@ -62,6 +62,14 @@ def settings_in(path: Path) -> dict[str, Any]:
     return found if ours else {}
 
 
+def record(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Write the settings of a run, unless they are there; tell whether they were written."""
+    if settings_in(path) == dict(settings):
+        return False
+    write_json(path, settings)
+    return True
+
+
 def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """Say how a run's settings differ from those that a log was made with.
 
@@ -71,7 +79,9 @@ def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -
         settings: of this run.
     """
     left = settings_in(path)
-    recorded = {name: first[key] for name, key in _IN_LINES.items() if key in first} | (_BEFORE | left if left else {})
+    served = (first.get("latency_s") or {}).get("server") is not None
+    recorded = {"engine": "server" if served else "transformers"}
+    recorded |= {name: first[key] for name, key in _IN_LINES.items() if key in first} | (_BEFORE | left if left else {})
     return [
         f"{name}: {recorded[name]} in the file, {value} asked"
         for name, value in settings.items()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from adafv.errors import AdaFVError, InternalError, shown
+from adafv.errors import AdaFVError, InternalError, ServerError, shown
 from adafv.records import Answer
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.streaming.runs import Asked
@@ -33,6 +33,7 @@ from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Census, Questions, is_missing, no_question
 from adafv_cli.work.results import Results
 from adafv_cli.work.source import InFlight
+from adafv_cli.work.suspects import Suspects
 
 if TYPE_CHECKING:
     from adafv.engine import Model
@@ -73,6 +74,7 @@ class Run:
     interrupts: Interrupts = field(init=False)
     model: Model | None = field(init=False, default=None)
     stream: SweepStream | None = field(init=False, default=None)
+    suspects: Suspects = field(init=False)
 
     def go(self) -> Exit:
         """Answer everything, and return how it went.
@@ -81,7 +83,7 @@ class Run:
             AdaFVError: nothing to ask, no model, no room on the disk, or the model gave up.
             ReaderGone: nobody reads stdout any more.
         """
-        self.interrupts = Interrupts(self.streams)
+        self.interrupts, self.suspects = Interrupts(self.streams), Suspects(self.log)
         self._note_leftovers()
         lines = self._lines()
         first = next(lines, None)
@@ -93,7 +95,7 @@ class Run:
             self.model = model = load_model(self.load, self.runs[0], self.streams)
             self._introduce(model, first)
             if self.log is not None:
-                self.log.begin(self.recorded)
+                self.log.begin(self.suspects.beside(self.recorded))
             self.tally = Tally()  # its time counts from here
             try:
                 outcome = self._answer(model, chain([first], lines))
@@ -102,6 +104,8 @@ class Run:
             except ReaderGone:
                 raise
             except BaseException as error:
+                if isinstance(error, ServerError) and self.stream is not None:
+                    self.suspects.died(self.stream.suspects)
                 self._conclude(f"failed: {error}")
                 raise
             self._conclude(outcome)
@@ -168,6 +172,7 @@ class Run:
                 for answers in stream:
                     held.done()
                     self.results.take(answers)
+                    self.suspects.take(answers)
                     for answer in answers:
                         self.tally.add(answer)
                         progress.advance()
@@ -180,7 +185,7 @@ class Run:
 
     def _lines(self) -> Iterator[Line]:
         """Give the lines with something left to do, in order."""
-        for line in self.questions.ours(self.interrupts.stop):
+        for line in self.suspects.last(self.questions.ours(self.interrupts.stop)):
             left = self.questions.left(line)
             self.results.meet(line, left)
             if left:
@@ -193,11 +198,12 @@ class Run:
             runs = {Setting.of(run).keeping(line.keep): run for run in reversed(self.runs)}
             left = [runs[setting] for setting in self.questions.left(line)]
             if line.failure is None:
-                yield Asked(line.question, tuple(left))
+                yield Asked(line.question, tuple(left), self.suspects.strikes(line))
             else:
                 yield [line.refused(model.model_id, run) for run in left]
 
     def _conclude(self, outcome: str) -> None:
+        self.suspects.save(self.recorded)
         made = self.results.made()
         try:
             self._sum_up(outcome, made)
