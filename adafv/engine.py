@@ -14,7 +14,7 @@ from adafv.explanation import Explanation, explain
 from adafv.families.tower import layers_that_run
 from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import load_checkpoint
-from adafv.loading.reading import locate
+from adafv.loading.source import locate
 from adafv.records import Answer, Comparison, Question
 from adafv.request import Request
 from adafv.rows import Row, questions_of
@@ -122,7 +122,7 @@ class Model(Answering):
             ImageError, InputError, DeviceError: what cannot be used, with the fix; before the first answer.
         """
         run = _run_settings(run, settings)
-        self._check(run)
+        self._check_served(run)
         asked = [Question(number, image, text) for number, text in enumerate(questions)]
         prompts = [self.render(question, run) for question in asked]
         encoding, cost = self.encode(image, run)
@@ -175,7 +175,7 @@ class Model(Answering):
         stop: threading.Event | None = None,
     ) -> AnswerStream:
         """Answer as `batch` does, with everything to choose."""
-        self._check(run)
+        self._check_served(run)
         if run.compare:
             raise InputError("compare: a batch's latency says nothing of one question's", "compare with `ask`")
         self.check(run)
@@ -204,13 +204,13 @@ class Model(Answering):
         if len({unpruned(run) for run in runs}) != 1:
             what = "runs: the settings of a sweep differ in keep, pruner and crop_budget alone"
             raise InputError(what, "sweep each on its own")
-        self._check(runs[0])
+        self._check_served(runs[0])
         if runs[0].compare:
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
         self.check(runs[0])
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)
 
-    def _check(self, run: RunSettings) -> None:
+    def _check_served(self, run: RunSettings) -> None:
         """Refuse what a server cannot do."""
         if self.is_served and run.positions == "original":
             what = "positions: original: a server numbers the positions of a prompt itself"

@@ -159,7 +159,7 @@ def test_a_prompt_that_is_not_finite_is_not_sent(
 ) -> None:
     server = start()
     model = load(server)
-    stages = model.pipeline._stages
+    stages = model.pipeline.stages
     embed = stages.embed
 
     def spoilt(ids: list[int]) -> torch.Tensor:
@@ -197,7 +197,7 @@ def test_a_server_that_fails_at_everything_ends_the_run_and_blames_few_lines(
     answers: list[list[Answer]] = []
     with pytest.raises(ServerError, match="told to say 500"):
         answers.extend(stream)
-    assert len(answers) <= 2 and len(stream.suspects) >= 8
+    assert len(answers) <= 2 and stream.suspects
 
 
 def test_the_other_server_takes_over(start: Callable[..., Completions], load: Callable[..., adafv.Model]) -> None:
