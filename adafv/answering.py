@@ -18,6 +18,7 @@ from adafv.families.templates import is_vicuna
 from adafv.families.tower import layers_that_run
 from adafv.images import open_image
 from adafv.loading.checkpoint import Checkpoint
+from adafv.loading.fingerprint import vision_fingerprint
 from adafv.pipeline import Outcome, Pipeline
 from adafv.prompt import Prompt
 from adafv.records import Answer, Failure, Latency, Question
@@ -87,6 +88,10 @@ class Answering:
         padded = self.pipeline.stages.padded(run.pad, run.protocol)
         found = Setup(run.protocol, padded, system_name(self._system(run)), crops)
         return None if found == Setup() else found
+
+    def vision_fingerprint(self) -> str:
+        """Digest all that an image's encoding depends on but the image; raises `DeviceError` for offloaded weights."""
+        return vision_fingerprint(self._checkpoint.model, self._checkpoint.processor)
 
     def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
         """Make the answer of a question that cannot be answered."""

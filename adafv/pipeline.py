@@ -48,9 +48,9 @@ class Pipeline:
         # Positions that the model was made for, of prompt and answer together; `None` where its config says nothing.
         self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
         self.stages = family.stages(model, processor)
-        self._home = execution_device(self.model.get_input_embeddings())
+        self.home = execution_device(self.model.get_input_embeddings())
         held = {parameter.device for parameter in self.model.parameters() if parameter.device.type != "meta"}
-        self.devices = sorted(held | {self._home}, key=str)
+        self.devices = sorted(held | {self.home}, key=str)
 
     def preprocess(self, image: Image, run: RunSettings | None = None) -> Pixels:
         """Turn one RGB image into pixels on the CPU; may be called from any thread.
@@ -75,7 +75,7 @@ class Pipeline:
             OutOfMemoryError: too many crops at once.
         """
         with watch.span("vision"), memory_explained():
-            encodings = [encoding.to(self._home) for encoding in self.stages.encode(images)]
+            encodings = [encoding.to(self.home) for encoding in self.stages.encode(images)]
         for encoding in encodings:
             check_scores("saliency", encoding.saliency)
         return encodings
@@ -111,7 +111,7 @@ class Pipeline:
     ) -> list[Kept]:
         """Choose the tokens that are kept of B requests' images, as `choosing.choose` does."""
         # Apple's GPUs have no float64, in which the mixture adds up.
-        return choose(requests, texts, run, watch, on_cpu=self._home.type == "mps")
+        return choose(requests, texts, run, watch, on_cpu=self.home.type == "mps")
 
     @torch.inference_mode()
     def scores(self, request: Request) -> Evidence:

@@ -214,17 +214,21 @@ class BatchSettings:
         cache_bytes: encoded images that are held for further questions about them.
         workers: threads that read and preprocess images ahead.
         ahead: questions read ahead of the answers, in batches; bounds the reordering by length, too.
+        encodings: folder that keeps encoded images between runs, `None` for none.
+        encodings_bytes: that such a folder holds at most.
     """
 
     batch_size: int | Literal["auto"] = "auto"
     cache_bytes: int = 2**30
     workers: int = 2
     ahead: int = 4
+    encodings: str | None = None
+    encodings_bytes: int = 2**34
 
     def __post_init__(self) -> None:
         if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
             raise InputError(f"batch_size: {self.batch_size!r} is no batch", "use 1 or more, or auto")
-        for name in ("cache_bytes", "workers", "ahead"):
-            least = 0 if name == "cache_bytes" else 1
+        for name in ("cache_bytes", "encodings_bytes", "workers", "ahead"):
+            least = 0 if name.endswith("_bytes") else 1
             if getattr(self, name) < least:
                 raise InputError(f"{name}: {getattr(self, name)} is too small", f"use {least} or more")

@@ -127,6 +127,22 @@ def check_place(flag: str, path: Path, ours: Callable[[bytes], bool], *, force: 
         raise UsageError(what, "give another name, or remove it; --force replaces it")
 
 
+def check_folder(flag: str, path: Path) -> None:
+    """See that files can be written into a folder, which need not be there yet; leaves nothing behind.
+
+    Raises:
+        UsageError: something else is there, or nothing can be written.
+    """
+    status(flag, path)
+    try:
+        there = next(part for part in (path, *path.absolute().parents) if part.exists())
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = "is no folder" if isinstance(error, NotADirectoryError) else f"cannot be written to: {error.strerror}"
+        raise UsageError(f"{flag}: {cut(str(path))} {reason}", "give the path of a folder") from None
+
+
 def check_report(path: Path, *, force: bool, flag: str = "--report") -> None:
     """See that a report in JSON can be written; raises as `check_place`."""
     check_place(flag, path, lambda content: _REPORT.match(content) is not None, force=force)

@@ -15,7 +15,7 @@ from adafv.errors import InputError, cut, shown
 from adafv.settings import BatchSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.files import check_apart, check_figure, check_report, written_into
+from adafv_cli.files import check_apart, check_figure, check_folder, check_report, written_into
 from adafv_cli.work.earlier import Keys
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.recorded import files_of
@@ -38,6 +38,9 @@ class WorkFlags:
         Path | None, batch_flag(metavar="FOLDER", help="Where relative images are; default: beside INPUT.")
     ] = None
     batch_size: Annotated[str, batch_flag(metavar="N|auto", help="Questions answered together.")] = "auto"
+    encodings: Annotated[
+        Path | None, batch_flag(metavar="DIR", help="Keep image encodings there for further runs (16 GiB at most).")
+    ] = None
     shard: Annotated[str | None, batch_flag(metavar="I/N", help="Only part I of N, from 1/N to N/N.")] = None
     repeated_ids: Annotated[bool, batch_flag("--repeated-ids", help="Lines with one id may ask different things.")] = (
         False
@@ -59,7 +62,10 @@ class WorkFlags:
             raise UsageError("--resume needs -o FILE", "only a file can be resumed")
         size: Any = self.batch_size.strip().lower()
         try:
-            return BatchSettings(batch_size="auto" if size == "auto" else int(size))
+            return BatchSettings(
+                batch_size="auto" if size == "auto" else int(size),
+                encodings=None if self.encodings is None else str(self.encodings),
+            )
         except (ValueError, InputError):
             what = f"--batch-size: {shown(self.batch_size)} is no batch"
             raise UsageError(what, "give 1 or more, or auto") from None
@@ -75,6 +81,8 @@ class WorkFlags:
         Raises:
             UsageError: one cannot.
         """
+        if self.encodings is not None:
+            check_folder("--encodings", self.encodings)
         if self.force and self.file is None and self.report is None and plot is None:
             raise UsageError("--force needs -o FILE", "only a file can be replaced")
         if self.resume and self.file is not None and written_into(self.file):

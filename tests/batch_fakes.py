@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from adafv.errors import AdaFVError, ImageError
 from adafv.images import content_key
 from adafv.records import Answer, Failure, Question, TokenCounts
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv.streaming.answerer import StreamStats
 from adafv.streaming.runs import Asked
 from adafv_cli.app import main
 from tests.cli_fakes import ANSWER, engine_with, picture
@@ -43,7 +43,7 @@ class FakeAnswers:
         batch: BatchSettings,
         stop: threading.Event | None,
     ) -> None:
-        self.stats = SimpleNamespace(images_encoded=0, cache_hits=0, batch_size=8)
+        self.stats = StreamStats(batch_size=8)
         self._model, self._stop = model, stop or threading.Event()
         self._size = 8 if batch.batch_size == "auto" else batch.batch_size
         self._items = items

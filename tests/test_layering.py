@@ -95,6 +95,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/images": "PIL",
     "adafv/sandbox": "jinja2",
     "adafv/prompt": "jinja2",  # what transformers renders chat templates with
+    "adafv/streaming": "torch safetensors",
     "adafv/decoding": "torch transformers",
     "adafv/choosing": "torch",
     "adafv/serving": "torch",

@@ -17,9 +17,19 @@ from adafv.settings import RunSettings
 
 @dataclass
 class StreamStats:
-    """Counters, live."""
+    """Counters, live.
+
+    Args:
+        images_encoded: that went through the vision tower.
+        encodings_read: images whose encoding came from disk instead.
+        encodings_bytes: that were written to disk.
+        cache_hits: questions whose image had been encoded before.
+        batch_size: as it is now.
+    """
 
     images_encoded: int = 0
+    encodings_read: int = 0
+    encodings_bytes: int = 0
     cache_hits: int = 0
     batch_size: int = 0
 
@@ -54,6 +64,9 @@ class Answerer(Protocol):
 
     def begin(self, requests: Sequence[Request], run: RunSettings) -> Sequence[Pending]:
         """Take a batch; where the decoder has no `requests`, it is answered then."""
+
+    def vision_fingerprint(self) -> str:
+        """Digest all that an encoding depends on but the image."""
 
     def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
         """Make the answer of a question that cannot be answered."""

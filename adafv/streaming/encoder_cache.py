@@ -10,6 +10,7 @@ from adafv.encoding import ImageEncoding, Pixels
 from adafv.pipeline import Pipeline
 from adafv.request import EncodingCost
 from adafv.settings import RunSettings
+from adafv.streaming.encoding_store import EncodingStore
 from adafv.timing import Stopwatch
 
 _CROPS_AT_ONCE = 8  # enough to fill a device; more only takes more memory
@@ -27,29 +28,39 @@ class EncoderCache:
     """Encodes images in groups, keeps their encodings, and charges each setting for an image once.
 
     The encodings kept are bounded in bytes, the least recently used leaves first; one larger than the bound on its
-    own is not kept.
+    own is not kept. Where there is a store, encodings come from it, too, and go into it; those that do are charged to
+    nobody.
 
     Args:
         pipeline: of the loaded checkpoint.
         limit_bytes: of all encodings together.
         runs: settings of the sweep. Each is charged an image's encoding once, as if it had run alone.
+        store: of encodings on disk.
     """
 
-    def __init__(self, pipeline: Pipeline, limit_bytes: int, runs: Sequence[RunSettings] = ()) -> None:
-        self._pipeline, self._limit, self._runs = pipeline, limit_bytes, tuple(runs)
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        limit_bytes: int,
+        runs: Sequence[RunSettings] = (),
+        store: EncodingStore | None = None,
+    ) -> None:
+        self._pipeline, self._limit, self._runs, self._store = pipeline, limit_bytes, tuple(runs), store
         self._encodings: OrderedDict[str, ImageEncoding] = OrderedDict()
         self._bytes = 0
         self._uncharged: dict[str, dict[RunSettings, EncodingCost]] = {}
 
     def __contains__(self, key: str) -> bool:
         """Tell whether the image of that content key is encoded; may be asked from any thread."""
-        return key in self._encodings
+        return key in self._encodings or (self._store is not None and key in self._store)
 
     def get(self, key: str) -> ImageEncoding | None:
         """Look up the encoding under that content key, and mark it as the most recently used."""
         encoding = self._encodings.get(key)
         if encoding is not None:
             self._encodings.move_to_end(key)
+        elif self._store is not None and (encoding := self._store.load(key)) is not None:
+            self._keep(key, encoding)
         return encoding
 
     def encode(self, images: Mapping[str, Loaded]) -> dict[str, ImageEncoding]:
@@ -63,7 +74,14 @@ class EncoderCache:
                 cost = EncodingCost(images[key].seconds, watch["vision"] / len(group))
                 self._uncharged[key] = dict.fromkeys(self._runs, cost)
                 self._keep(key, encoding)
+                if self._store is not None:
+                    self._store.save(key, encoding)
         return encoded
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Count the encodings read from the store, and the bytes written to it."""
+        return (self._store.read, self._store.bytes_written) if self._store is not None else (0, 0)
 
     def charge(self, key: str, run: RunSettings) -> EncodingCost | None:
         """Take the image's encoding cost: once per run, for the first question answered with it; then `None`."""

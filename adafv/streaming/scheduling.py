@@ -185,16 +185,15 @@ class Scheduler:
         fresh: dict[str, Loaded] = {}
         for ticket in batch:
             try:
-                key, loaded = self._image(ticket)
+                key, image = self._image(ticket)
             except Exception as error:
                 self._fail(ticket, line_error(error))
                 continue
             keys[ticket.number] = key
-            encoding = self._cache.get(key)
-            if encoding is not None:
-                images[key] = encoding
-            elif loaded is not None:
-                fresh.setdefault(key, loaded)
+            if isinstance(image, Loaded):
+                fresh.setdefault(key, image)
+            else:
+                images[key] = image
         try:
             images |= self._cache.encode(fresh)
         finally:
@@ -202,19 +201,21 @@ class Scheduler:
                 self._prefetcher.forget(key)
         self._stats.images_encoded += len(fresh)
         self._stats.cache_hits += len(keys) - len(fresh)
+        self._stats.encodings_read, self._stats.encodings_bytes = self._cache.stored
         return [
             Encoded.of(ticket, keys[ticket.number], images[keys[ticket.number]])
             for ticket in batch
             if ticket.number in keys
         ]
 
-    def _image(self, ticket: Ticket) -> tuple[str, Loaded | None]:
-        """Key and, unless it is encoded already, pixels of a ticket's image; raises what reading it raised."""
+    def _image(self, ticket: Ticket) -> tuple[str, ImageEncoding | Loaded]:
+        """Key and encoding of a ticket's image, or what there is to encode; raises what reading it raised."""
         if ticket.image is None or ticket.question is None:
             raise InputError("a ticket without an image", "")
         image = ticket.image.result()
-        if image.key in self._cache:
-            return image.key, None
+        encoding = self._cache.get(image.key)
+        if encoding is not None:
+            return image.key, encoding
         if image.loaded is None:  # it was encoded when the ticket came, and has left the cache since
             return image.key, self._prefetcher.load(ticket.question.image)
         return image.key, image.loaded.result()

@@ -9,6 +9,7 @@ from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, RunSettings
 from adafv.streaming.answerer import Answerer, StreamStats, Suspect
 from adafv.streaming.encoder_cache import EncoderCache
+from adafv.streaming.encoding_store import EncodingStore
 from adafv.streaming.prefetching import Item, Prefetcher
 from adafv.streaming.scheduling import Scheduler
 
@@ -40,7 +41,8 @@ class SweepStream(Iterator[list[Answer]]):
         self.stats = StreamStats(batch_size=_FIRST_BATCH if batch.batch_size == "auto" else batch.batch_size)
         self._stop = stop or threading.Event()
         largest = _LARGEST_BATCH if batch.batch_size == "auto" else batch.batch_size
-        cache = EncoderCache(model.pipeline, batch.cache_bytes, runs)
+        store = _store(model, runs[0], batch)
+        cache = EncoderCache(model.pipeline, batch.cache_bytes, runs, store)
         self._prefetcher = Prefetcher(
             items,
             runs=runs,
@@ -89,6 +91,16 @@ class SweepStream(Iterator[list[Answer]]):
                     return
         finally:
             self._prefetcher.close()
+
+
+def _store(model: Answerer, run: RunSettings, batch: BatchSettings) -> EncodingStore | None:
+    """Open the folder of encodings, where there is one; padding is part of what they are told apart by."""
+    if batch.encodings is None:
+        return None
+    pipeline = model.pipeline
+    padded = pipeline.stages.padded(run.pad, run.protocol)
+    fingerprint = f"{model.vision_fingerprint()} {padded}"
+    return EncodingStore(batch.encodings, fingerprint, batch.encodings_bytes, pipeline.home)
 
 
 class AnswerStream(Iterator[Answer]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
@@ -17,13 +17,12 @@ SHOWN_IDS = 10  # of one reason
 SHOWN_REASONS = 10
 
 
-def summary(tally: Tally, *, images_encoded: int = 0, cache_hits: int = 0) -> Text:
+def summary(tally: Tally, counters: Mapping[str, int] | None = None) -> Text:
     """Sum up a run, but for the failed lines.
 
     Args:
         tally: of the run.
-        images_encoded: images that went through the vision tower.
-        cache_hits: questions whose image had been encoded before.
+        counters: of the stream, by the names of `adafv.streaming.answerer.StreamStats`.
     """
     text = Text()
     counts = f"{tally.answered} answered" + (f", {len(tally.failed)} failed" if tally.failed else "")
@@ -40,12 +39,23 @@ def summary(tally: Tally, *, images_encoded: int = 0, cache_hits: int = 0) -> Te
         spent = units.part_of(tally.flops, tally.unpruned_flops, units.DECIMAL, "FLOPs unpruned")
         saved = 1 - tally.flops / tally.unpruned_flops
         _row(text, "compute", f"{spent}, {saved:.0%} saved")
-    if images_encoded or cache_hits:
-        _row(text, "images", f"{images_encoded} encoded, {cache_hits} cache hits")
+    if counters and (counters["images_encoded"] or counters["cache_hits"]):
+        encoded = f"{counters['images_encoded']} encoded, {counters['cache_hits']} cache hits"
+        _row(text, "images", encoded + stored(counters))
     if tally.cut:
         _row(text, "cut off", f"{tally.cut} answers; --max-new-tokens takes more, up to the model's context")
     text.rstrip()
     return text
+
+
+def stored(counters: Mapping[str, int]) -> str:
+    """Say what came from a folder of encodings and what went there; nothing where there is none."""
+    read, written, encoded = (counters[name] for name in ("encodings_read", "encodings_bytes", "images_encoded"))
+    text = f", {read} from disk" if read else ""
+    if not written:
+        return text
+    size = units.amount(written // max(1, encoded), units.BINARY, "B")
+    return f"{text}, {units.amount(written, units.BINARY, 'B')} kept on disk ({size} an image)"
 
 
 def failures(tally: Tally) -> Text:

@@ -87,7 +87,7 @@ class BatchResults:
 
     def summary(self, tally: Tally, counters: Mapping[str, int]) -> Text:
         """Say what was answered, and what it took."""
-        return summary.summary(tally, **counters)
+        return summary.summary(tally, counters)
 
     def failures(self, tally: Tally) -> tuple[str, Tally]:
         """Say how many lines failed."""

@@ -212,10 +212,8 @@ class Run:
 
     def _sum_up(self, outcome: str, made: dict[str, Any]) -> None:
         stats = None if self.stream is None else self.stream.stats
-        counters = {
-            "images_encoded": 0 if stats is None else stats.images_encoded,
-            "cache_hits": 0 if stats is None else stats.cache_hits,
-        }
+        names = ("images_encoded", "cache_hits", "encodings_read", "encodings_bytes")
+        counters = {name: 0 if stats is None else getattr(stats, name) for name in names}
         if self.tally.lines:
             if self.results.crowded and self.streams.stderr.isatty():
                 self.streams.say("")

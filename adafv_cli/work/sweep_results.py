@@ -19,6 +19,7 @@ from adafv_cli.console import Streams
 from adafv_cli.files import write_figure
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
+from adafv_cli.rendering.summary import stored
 from adafv_cli.rendering.sweep_table import made, show
 from adafv_cli.rendering.tally import Failed, Tally
 from adafv_cli.work.earlier import Setting
@@ -109,7 +110,7 @@ class SweepResults:
         counts = f"{tally.answered}" + (f", {len(tally.failed)} failed" if tally.failed else "")
         took = f"{counts} in {units.duration(tally.seconds)}, {units.digits(tally.per_second)}/s"
         rows = [row("answers", f"{took}, under {settings} settings")]
-        rows.append(row("images", f"{counters['images_encoded']} encoded, each for all settings"))
+        rows.append(row("images", f"{counters['images_encoded']} encoded, each for all settings{stored(counters)}"))
         if tally.cut:
             rows.append(row("cut off", f"{tally.cut} answers; --max-new-tokens takes more, up to the model's context"))
         return Text("\n").join(rows)
