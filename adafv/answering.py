@@ -146,8 +146,7 @@ class Answering:
             model_id=self.model_id,
             metadata=question.metadata,
             image=question.about(None),
-            pruner=run.pruner,
-            keep=run.keeping(question.keep).budget.text,
+            **run.keeping(question.keep).named,
             setup=self.setup(run),
         )
 

@@ -199,10 +199,10 @@ class Model(Answering):
             stop: ends it early, in good order.
 
         Raises:
-            InputError: settings that differ in more than `keep`, `pruner` and `crop_budget`, or `compare`.
+            InputError: settings that differ in more than `keep`, `pruner`, `positions` and `crop_budget`, or `compare`.
         """
         if len({unpruned(run) for run in runs}) != 1:
-            what = "runs: the settings of a sweep differ in keep, pruner and crop_budget alone"
+            what = "runs: the settings of a sweep differ in keep, pruner, positions and crop_budget alone"
             raise InputError(what, "sweep each on its own")
         self._check_served(runs[0])
         if runs[0].compare:

@@ -216,6 +216,7 @@ class Answer:
     finish_reason: str | None = None
     pruner: str | None = None
     keep: str | None = None
+    positions: str | None = None
     tokens: TokenCounts | None = None
     latency_s: Latency | None = None
     flops: Flops | None = None
@@ -233,14 +234,15 @@ class Answer:
     def answer_id(self) -> str:
         """22 characters made from the content, so that equal runs give equal ids."""
         key = [self.question_id, self.prompt, self.text, self.model_id, self.pruner, self.keep]
+        key += [self.positions] if self.positions else []
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:22]
 
     def to_json(self) -> dict[str, Any]:
         """Make a JSON object in the documented key order."""
-        names = ("question_id", "prompt", "text", "answer_id", "model_id")
-        out: dict[str, Any] = {name: getattr(self, name) for name in names}
+        out = {name: getattr(self, name) for name in ("question_id", "prompt", "text", "answer_id", "model_id")}
         out |= {"metadata": dict(self.metadata), "image": _plain(self.image)}
         out |= {name: getattr(self, name) for name in ("finish_reason", "pruner", "keep")}
+        out |= {"positions": self.positions} if self.positions else {}
         for name in ("tokens", "latency_s", "flops", "memory_bytes", "error"):
             out[name] = _plain(getattr(self, name))
         for name in ("compare", "setup"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal
 
 from adafv import chat_templates, pruners
 from adafv.budget import Budget, bounds
@@ -21,6 +21,7 @@ QUANTIZATIONS = ("int8", "int4")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
 
 DeviceMap = str | Mapping[str, int | str]
+Positions = Literal["compact", "original"]
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -142,7 +143,7 @@ class RunSettings:
 
     keep: Budget | str | int = "25%"
     pruner: str = "adafv"
-    positions: Literal["compact", "original"] = "compact"
+    positions: Positions = "compact"
     crop_budget: Literal["joint", "each"] = "joint"
     max_new_tokens: int = 128
     temperature: float = 0.0
@@ -186,6 +187,12 @@ class RunSettings:
     def keeping(self, keep: Budget | str | int | None) -> RunSettings:
         """Change the budget to a question's own, where it has one; a run that prunes nothing stays as it is."""
         return self if keep is None or self.pruner == "none" else _keeping(self, keep)
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Name these settings as an answer does; positions that are `compact`, or of a whole image, it does not say."""
+        positions = None if self.pruner == "none" or self.positions == "compact" else self.positions
+        return {"pruner": self.pruner, "keep": self.budget.text, "positions": positions}
 
     def pruned_to(self, visual: int, *, least: bool = False) -> int | None:
         """Count the visual tokens kept of an image with `visual` candidates; `None` where nothing is pruned.

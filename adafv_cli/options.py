@@ -37,7 +37,7 @@ _DEVICE_HELP = "auto, cpu, cuda, cuda:1, balanced, sequential, or a JSON file of
 _MEMORY_HELP = "Memory per device: 0=20GiB,cpu=64GiB, or a JSON object or file of the same."
 _TEMPLATE_HELP = f"Instead of the checkpoint's: a Jinja file, or {', '.join(chat_templates.NAMES)}."
 _KEEP_HELP = "Visual tokens kept per image: a number (128), a share (25%), auto (auto:90%), or all."
-_POSITIONS_HELP = "compact renumbers the kept tokens, original leaves them their places."
+_POSITIONS_HELP = "compact renumbers the kept tokens; original leaves them their places, as boxes need."
 _CROPS_HELP = "joint chooses over all crops together, each within every crop its share."
 _SYSTEM_HELP = f"System text, or one of {', '.join(chat_templates.SYSTEM_TEXTS)}; default: the template's."
 _PROTOCOL_HELP = "published: --pad, --system, --crop-budget as published tables were made."

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -15,7 +15,7 @@ from adafv import __version__, pruners
 from adafv.errors import AdaFVError, shown
 from adafv.quality.metrics import METRICS
 from adafv.quality.reference import Reference
-from adafv.settings import RunSettings
+from adafv.settings import Positions, RunSettings
 from adafv.streaming.runs import grid
 from adafv_cli.batch import all_settings, made_with
 from adafv_cli.console import Streams
@@ -25,6 +25,7 @@ from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.serverflags import ServedFlags
 from adafv_cli.work.earlier import Keys, Setting
 from adafv_cli.work.questions import Questions, Shard
+from adafv_cli.work.recorded import settings_in, settings_path
 from adafv_cli.work.run import Run
 from adafv_cli.work.source import Source
 from adafv_cli.work.sweep_results import SweepResults, Wanted
@@ -59,6 +60,9 @@ class GridFlags(RunFlags):
         DEFAULT_BUDGETS
     )
     pruner: Annotated[str, _flag(help="Pruners to compare: adafv,saliency, or all.")] = RunSettings.pruner
+    positions: Annotated[
+        str, _flag(help="compact,original: renumber the kept tokens, leave their places, or both.")
+    ] = RunSettings.positions
     compare: Annotated[bool, _flag("--compare", hidden=True)] = False
 
     def runs(self, ctx: typer.Context) -> list[RunSettings]:
@@ -69,13 +73,14 @@ class GridFlags(RunFlags):
         """
         if self.compare:
             raise UsageError("--compare: a sweep always compares with the unpruned model", "leave it out")
-        rest = {flag.name: getattr(self, flag.name) for flag in fields(self)} | {"keep": "all", "pruner": "none"}
+        rest = {flag.name: getattr(self, flag.name) for flag in fields(self)}
+        rest |= {"keep": "all", "pruner": "none", "positions": RunSettings.positions}
         base = RunFlags(**rest).settings(ctx)
         every = [name for name in pruners.names() if name != "none"]
         named = every if self.pruner.strip() == "all" else _split("pruner", self.pruner)
         budgets = _split("keep", self.keep)
         try:
-            return grid(base, named, budgets)
+            return grid(base, named, budgets, cast(list[Positions], _split("positions", self.positions)))
         except AdaFVError as error:
             raise UsageError(f"--{error.what}", error.fix) from error
 
@@ -141,9 +146,10 @@ def sweep(
     lines = Source.of(source, flags.image_folder, streams)
     flags.check_files(streams, lines.file, sweep.plot)
     recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep"}
-    keys = Keys(flags.repeated_ids, settings=True)
+    recorded["positions"] = _unsaid(runs, flags)
+    keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
     own = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(sweep).items()}
-    own |= {"input": source, "keep": run.keep, "pruner": run.pruner}
+    own |= {"input": source, "keep": run.keep, "pruner": run.pruner, "positions": run.positions}
     with ExitStack() as stack:
         log = flags.log(stack, keys, recorded, streams, "the model")
         questions = Questions(
@@ -166,6 +172,16 @@ def sweep(
         code = job.go()
     if code != Exit.OK:
         raise typer.Exit(code)
+
+
+def _unsaid(runs: Sequence[RunSettings], flags: WorkFlags) -> str:
+    """Tell the positions of pruned answers that do not say: `compact`, but in a log from before they were an axis.
+
+    Such a log of `original` ones is gone on with by those alone: it is refused, as it was, where others are asked for.
+    """
+    left = settings_in(settings_path(flags.file)).get("positions") if flags.file is not None and flags.resume else None
+    asked = {run.positions for run in runs if run.pruner != "none"}
+    return "original" if left == "original" and asked == {"original"} else "compact"
 
 
 def _split(name: str, text: str) -> list[str]:

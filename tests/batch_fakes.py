@@ -128,7 +128,7 @@ class FakeAnswers:
         answer = replace(
             ANSWER, question_id=item.question_id, metadata=dict(item.metadata), prompt=item.text,
             text=self._model.says(item, run), model_id=self._model.model_id,
-            image=item.about(_content(item.image)), pruner=run.pruner, keep=run.keeping(item.keep).budget.text,
+            image=item.about(_content(item.image)), **run.keeping(item.keep).named,
             tokens=replace(TOKENS, kept=run.keeping(item.keep).budget.tokens(TOKENS.visual)),
         )  # fmt: skip
         if answer.image is None or answer.image.key is None:

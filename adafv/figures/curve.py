@@ -83,7 +83,7 @@ class _Curve:
         self.lines: dict[str, list[Point]] = {}
         for point in points:
             if point.tokens and point.quality.interval and point.tokens["kept"] < point.tokens["visual"]:
-                self.lines.setdefault(point.pruner, []).append(point)
+                self.lines.setdefault(point.name, []).append(point)
         for line in self.lines.values():
             line.sort(key=_kept)
         self.recommendation = recommendation
@@ -197,7 +197,7 @@ class _Curve:
     def _mark(self) -> None:
         """Draw a ring around what is recommended."""
         chosen = self.recommendation.point
-        place = self.places.get((chosen.pruner, chosen.keep)) if chosen else None
+        place = self.places.get((chosen.name, chosen.keep)) if chosen else None
         if place is not None:
             style: dict[str, Any] = {"facecolors": "none", "edgecolors": _INK, "linewidths": 1.5}
             self.axes.scatter([place[0]], [place[1]], s=150, zorder=6, **style)
@@ -230,7 +230,7 @@ class _Curve:
         unit = "point" if self.recommendation.tolerance == 1 else "points"
         if chosen is None:
             return f"no budget is surely within {tolerance} {unit} of the unpruned"
-        return f"recommended (ring): {chosen.pruner} at {chosen.keep}, within {tolerance} {unit}"
+        return f"recommended (ring): {chosen.name} at {chosen.keep}, within {tolerance} {unit}"
 
 
 def _kept(point: Point) -> float:

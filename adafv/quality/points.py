@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from adafv.quality.qualities import Marks, Quality, plain
 from adafv.quality.reference import Reference
-from adafv.quality.sheet import ANSWERED, FAILED, Sheet
+from adafv.quality.sheet import ANSWERED, COMPACT, FAILED, Sheet
 
 _MOST_GROUPS = 40
 
@@ -31,6 +31,18 @@ class Point:
     memory_bytes: dict[str, float] | None
     recommended: bool = False
     groups: dict[str, Quality] | None = None
+    positions: str = COMPACT
+
+    @property
+    def name(self) -> str:
+        """The pruner, with its positions where they are not the default."""
+        return self.pruner if self.positions == COMPACT else f"{self.pruner} ({self.positions})"
+
+    @property
+    def setting(self) -> dict[str, str]:
+        """Say of which setting it is, as answers do: positions where they are not the default."""
+        positions = {} if self.positions == COMPACT else {"positions": self.positions}
+        return {"pruner": self.pruner, "keep": self.keep, **positions}
 
     @property
     def is_unpruned(self) -> bool:
@@ -41,11 +53,12 @@ class Point:
         """Make a JSON object in the documented key order."""
         found: dict[str, Any] = plain(asdict(replace(self, groups=None)))
         del found["quality"]
-        head = {name: found.pop(name) for name in ("pruner", "keep", "questions", "failed")}
-        found.pop("groups")
+        counts = {name: found.pop(name) for name in ("questions", "failed")}
+        for name in ("pruner", "keep", "positions", "groups"):
+            del found[name]
         if self.groups is not None:
             found["groups"] = {name: one.to_json() for name, one in self.groups.items()}
-        return {**head, **self.quality.to_json(), **found}
+        return {**self.setting, **counts, **self.quality.to_json(), **found}
 
 
 def points(sheet: Sheet, metric: str = "auto", against: Reference | None = None) -> list[Point]:
@@ -69,9 +82,12 @@ def _points(sheet: Sheet, metric: str, against: Reference | None) -> list[Point]
     found = []
     for place, (setting, column) in enumerate(zip(sheet.settings, sheet.columns, strict=True)):
         state, costs = np.asarray(column.state), column.costs
+        pruner, keep, *rest = setting
         found.append(
             Point(
-                *setting,
+                pruner,
+                keep,
+                positions=rest[0] if rest else COMPACT,
                 questions=int((state == ANSWERED).sum()),
                 failed=int((state == FAILED).sum()),
                 quality=overall[place],

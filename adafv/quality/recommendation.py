@@ -78,7 +78,7 @@ def _series(found: Sequence[tuple[Point, Change]]) -> list[list[tuple[Point, Cha
     """Sort the budgets of each pruner, the largest first."""
     series: dict[str, list[tuple[Point, Change]]] = {}
     for point, change in found:
-        series.setdefault(point.pruner, []).append((point, change))
+        series.setdefault(point.name, []).append((point, change))
     return [sorted(one, key=lambda pair: -_kept(pair[0])) for one in series.values()]
 
 

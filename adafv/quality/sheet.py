@@ -14,6 +14,7 @@ from adafv.quality.costs import Costs
 from adafv.quality.metrics import Accepted, accepted, mark
 from adafv.quality.normalisation import normalise
 
+COMPACT = "compact"  # positions that go without saying
 NOT_THERE, FAILED, ANSWERED = 0, 1, 2  # states of a cell
 NO_ANSWER, WRONG_IS_YES, RIGHT_IS_YES, OTHER = range(4)  # kinds of a question: what came with it
 
@@ -34,13 +35,13 @@ class Sheet:
     """Takes questions in the order of the input, and their answers in any order; may be used by several threads.
 
     Args:
-        settings: (pruner, keep) of each column, the unpruned first.
+        settings: (pruner, keep) of each column, or (pruner, keep, positions), the unpruned first.
         by: a key of the questions' metadata by whose value they are grouped.
 
     Whoever reads its columns holds `lock`.
     """
 
-    def __init__(self, settings: Sequence[tuple[str, str]], by: str | None = None) -> None:
+    def __init__(self, settings: Sequence[tuple[str, ...]], by: str | None = None) -> None:
         self.settings, self.by = list(settings), by
         self.columns = [Column() for _ in settings]
         self.kinds, self.human = array("b"), array("b")
@@ -49,7 +50,7 @@ class Sheet:
         self.has_groups = False  # whether a question came with the key
         self._accepted: dict[int, Accepted] = {}
         self._open: dict[int, int] = {}
-        self._places = {setting: place for place, setting in enumerate(settings)}
+        self._places = {(*setting, COMPACT)[:3]: place for place, setting in enumerate(settings)}
         self.lock = threading.Lock()
 
     def question(self, image: int, metadata: Mapping[str, Any]) -> int:
@@ -77,7 +78,7 @@ class Sheet:
     def add(self, number: int, line: Mapping[str, Any]) -> None:
         """Add an answer to question `number`, as the line that is written of it; its setting must be a column's."""
         with self.lock:
-            column = self.columns[self._places[line["pruner"], line["keep"]]]
+            column = self.columns[self._places[line["pruner"], line["keep"], line.get("positions") or COMPACT]]
             text, right = line["text"], self._accepted.get(number)
             if line.get("error") is not None or text is None:
                 column.state[number] = FAILED

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from adafv.records import Question
-from adafv.settings import RunSettings
+from adafv.settings import Positions, RunSettings
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,30 @@ class Asked:
 
 def unpruned(run: RunSettings) -> RunSettings:
     """Change settings to keep every visual token, over whatever crops."""
-    return replace(run, keep="all", pruner="none", crop_budget="joint")
+    return replace(run, keep="all", pruner="none", positions="compact", crop_budget="joint")
 
 
-def grid(run: RunSettings, pruners: Iterable[str], budgets: Iterable[str]) -> list[RunSettings]:
-    """List the unpruned run, then every pruner at every budget, each once.
+def grid(
+    run: RunSettings, pruners: Iterable[str], budgets: Iterable[str], positions: Iterable[Positions] = ()
+) -> list[RunSettings]:
+    """List the unpruned run, then every pruner at every budget with all positions, each once.
 
     Args:
         run: whatever else is the same for all of them.
         pruners: their names; `none` adds nothing to the unpruned run.
         budgets: as in `RunSettings.keep`; nor does `all`.
+        positions: as in `RunSettings.positions`; those of `run` where there are none.
 
     Raises:
         BudgetError, InputError: a value that cannot be used.
     """
-    shares = list(budgets)
-    pruned = [replace(run, keep=keep, pruner=pruner) for pruner in pruners for keep in shares]
+    shares, places = list(budgets), list(positions) or [run.positions]
+    pruned = [
+        replace(run, keep=keep, pruner=pruner, positions=place)
+        for pruner in pruners
+        for place in places
+        for keep in shares
+    ]
     return list(dict.fromkeys([unpruned(run), *(one for one in pruned if one.pruner != "none" and one.keep != "all")]))
 
 

@@ -82,4 +82,4 @@ class Encoded:
         """Put an answer into the slots of `run`, each under its own settings' names."""
         for slot in self.slots[run]:
             own = self.ticket.runs[slot].keeping(self.question.keep)
-            self.ticket.answers[slot] = replace(answer, pruner=own.pruner, keep=own.budget.text)
+            self.ticket.answers[slot] = replace(answer, **own.named)

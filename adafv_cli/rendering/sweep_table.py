@@ -69,7 +69,7 @@ def made(points: Sequence[Point], recommendation: Recommendation) -> dict[str, A
     chosen = recommendation.point
     return {
         "points": [point.to_json() for point in points],
-        "recommendation": None if chosen is None else {"pruner": chosen.pruner, "keep": chosen.keep},
+        "recommendation": None if chosen is None else chosen.setting,
         "tolerance": recommendation.tolerance,
         "compared": {
             "settings": recommendation.settings,
@@ -95,8 +95,8 @@ def pictures(
     found: list[RenderableType] = [_heading(points, partial), Text(), _table(points, width, within)]
     if points[0].groups:
         most = max(1, (width - _NAME) // _group_width(points, within) - 1)  # budgets beside the unpruned
-        for pruner in dict.fromkeys(point.pruner for point in points[1:]):
-            budgets = [point for point in points if point.pruner == pruner]
+        for pruner in dict.fromkeys(point.name for point in points[1:]):
+            budgets = [point for point in points if point.name == pruner]
             for first in range(0, len(budgets), most):
                 found += [Text(), _groups(pruner, [points[0], *budgets[first : first + most]], within)]
     found += [Text(), sentence(recommendation)]
@@ -141,7 +141,7 @@ def _columns(points: Sequence[Point], wide: bool, within: str) -> dict[str, list
     accuracy, qualities = _accuracy(points), [point.quality for point in points]
     columns = {
         "": ["*" if point.recommended else "" for point in points],
-        "pruner": ["unpruned" if point.is_unpruned else point.pruner for point in points],
+        "pruner": ["unpruned" if point.is_unpruned else point.name for point in points],
         "keep": [point.keep for point in points],
     }
     if accuracy:

@@ -20,14 +20,12 @@ def sentence(recommendation: Recommendation) -> Text:
     chosen = recommendation.point
     if chosen is not None:
         value = _written(chosen.quality.interval)
-        text.append(f"{chosen.pruner} at {chosen.keep}", "bold green")
+        text.append(f"{chosen.name} at {chosen.keep}", "bold green")
         return text.append(f": {value}, {_gap(recommendation, chosen)}, within {tolerance}")
     unit = "point" if recommendation.tolerance == 1 else "points"
     text.append("none", "bold").append(f"; no budget is surely within {tolerance} {unit} of the unpruned")
     near = recommendation.nearest
-    return (
-        text if near is None else text.append(f"; nearest: {near.pruner} at {near.keep}, {_gap(recommendation, near)}")
-    )
+    return text if near is None else text.append(f"; nearest: {near.name} at {near.keep}, {_gap(recommendation, near)}")
 
 
 def footnote(recommendation: Recommendation) -> Text:

@@ -24,11 +24,12 @@ class Setting(NamedTuple):
 
     pruner: str
     keep: str
+    positions: str = "compact"
 
     @classmethod
     def of(cls, run: RunSettings) -> Setting:
         """Name the settings of a run."""
-        return cls(run.pruner, run.budget.text)
+        return cls(run.pruner, run.budget.text, run.named["positions"] or "compact")
 
     def keeping(self, keep: Budget | None) -> Setting:
         """Change the budget to a line's own, where it has one, as `RunSettings.keeping` does."""
@@ -57,11 +58,13 @@ class Keys:
 
     Args:
         repeated_ids: several may share an id as long as their questions differ.
-        settings: and as long as pruner or budget differ: a sweep's.
+        settings: and as long as pruner, budget or positions differ: a sweep's.
+        positions: of pruned answers that do not say, as older versions wrote them.
     """
 
     repeated_ids: bool = False
     settings: bool = False
+    positions: str = "compact"
 
     def key(self, question_id: QuestionId, text: str, setting: Setting) -> int:
         """Hash what tells an answer apart to 64 bits."""
@@ -69,8 +72,12 @@ class Keys:
 
     def of(self, answer: Mapping[str, Any]) -> int:
         """Make the key of an answer as it was read."""
-        setting = Setting(str(answer.get("pruner")), str(answer.get("keep")))
-        return self.key(answer["question_id"], str(answer.get("prompt")), setting)
+        return self.key(answer["question_id"], str(answer.get("prompt")), self.setting(answer))
+
+    def setting(self, answer: Mapping[str, Any]) -> Setting:
+        """Name the settings of an answer as it was read."""
+        found = Setting(str(answer.get("pruner")), str(answer.get("keep")))
+        return found if found.pruner == "none" else found._replace(positions=answer.get("positions") or self.positions)
 
 
 @dataclass

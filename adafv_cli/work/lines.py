@@ -69,8 +69,7 @@ class Line:
             model_id=model_id,
             metadata=self.metadata,
             image=self.question.about(None) if self.image else None,
-            pruner=run.pruner,
-            keep=run.keeping(self.keep).budget.text,
+            **run.keeping(self.keep).named,
             error=self.failure,
         )
 

@@ -101,8 +101,8 @@ class SweepResults:
     def _mark(self, number: int, keep: Budget | None, answer: Mapping[str, Any]) -> None:
         """Put an answer under its setting; one with the line's own budget under all that it stands for."""
         for setting in self._questions.settings:
-            if setting.keeping(keep) == (answer["pruner"], answer["keep"]):
-                self._sheet.add(number, {**answer, "keep": setting.keep})
+            if setting.keeping(keep) == self._questions.keys.setting(answer):
+                self._sheet.add(number, {**answer, **setting._asdict()})
 
     def summary(self, tally: Tally, counters: Mapping[str, int]) -> Text:
         """Say how many answers were made, and from how many encodings."""
