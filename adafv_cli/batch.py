@@ -25,7 +25,7 @@ from adafv_cli.work.questions import Questions, Shard
 from adafv_cli.work.results import BatchResults
 from adafv_cli.work.run import Run
 from adafv_cli.work.source import Source
-from adafv_cli.workflags import WorkFlags, batch_flag
+from adafv_cli.workflags import INPUT_HELP, WorkFlags, batch_flag
 
 HELP = """
 Answer the questions of a JSONL file: one line in, one line out, in order.
@@ -67,7 +67,7 @@ class BatchFlags(WorkFlags):
 @takes_flags
 def batch(
     ctx: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL file, or - for standard input.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)],
     flags: BatchFlags,
     load: ServedFlags,
     run: OneRunFlags,

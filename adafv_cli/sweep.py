@@ -29,7 +29,7 @@ from adafv_cli.work.recorded import settings_in, settings_path
 from adafv_cli.work.run import Run
 from adafv_cli.work.source import Source
 from adafv_cli.work.sweep_results import SweepResults, Wanted
-from adafv_cli.workflags import WorkFlags
+from adafv_cli.workflags import INPUT_HELP, WorkFlags
 
 HELP = """
 Find out how few visual tokens your own questions need: answer them at
@@ -129,7 +129,7 @@ class SweepFlags:
 @takes_flags
 def sweep(
     ctx: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="JSONL file, or - for standard input.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)],
     run: GridFlags,
     sweep: SweepFlags,
     flags: WorkFlags,

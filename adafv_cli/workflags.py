@@ -22,6 +22,8 @@ from adafv_cli.work.recorded import files_of
 
 batch_flag = partial(typer.Option, rich_help_panel="Batch")
 
+INPUT_HELP = "JSONL or Parquet file, data set folder, or - for standard input."
+
 
 @dataclass(frozen=True)
 class WorkFlags:

@@ -110,6 +110,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/quality": "numpy",
     "adafv/figures": "matplotlib numpy PIL",  # nothing else draws, and only inside functions
     "adafv_cli": "typer rich PIL",
+    "adafv_cli/work": "typer rich PIL pyarrow datasets",
     "recipe": "torch transformers tokenizers safetensors numpy PIL",
 }
 """Packages of others that the modules of a room, or of a whole package, may import."""

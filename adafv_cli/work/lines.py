@@ -24,7 +24,7 @@ class Line:
         question_id: its own; the line's number where it has none.
         text: the question, as far as it could be read.
         image: the image as it is written in the line.
-        source: what to open: a path, or the bytes of a data URI.
+        source: what to open: a path, or the bytes of a data URI or of a table.
         metadata: what else the line holds.
         keep: its own budget, where it has one.
         failure: why it is no question.
@@ -49,7 +49,8 @@ class Line:
     @property
     def image_name(self) -> str:
         """The image as answers name it: as it is written, but of a data URI only what comes before the data."""
-        return self.image.partition(",")[0] if isinstance(self.source, bytes) else self.image
+        is_uri = isinstance(self.source, bytes) and self.image[:5].lower() == "data:"
+        return self.image.partition(",")[0] if is_uri else self.image
 
     @property
     def image_key(self) -> int:

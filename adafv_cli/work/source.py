@@ -1,4 +1,4 @@
-"""Where the lines of a batch come from: a file that can be read twice, or a pipe that cannot."""
+"""Where the lines of a batch come from: a file or a table that can be read twice, or a pipe that cannot."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from adafv.errors import InputError, cut, shown
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_folder
+from adafv_cli.work.fields import line_of
 from adafv_cli.work.jsonl import parse, raw_lines
 from adafv_cli.work.lines import Line
+from adafv_cli.work.tables import PARQUET, check_table, rows
 
 LIMIT_BYTES = 256 * 2**20  # of images inside of lines
 _POLL_S = 0.1  # how soon a thread that waits for input or for room notices that the run was stopped
@@ -26,12 +28,12 @@ _POLL_S = 0.1  # how soon a thread that waits for input or for room notices that
 
 @dataclass(frozen=True)
 class Source:
-    """A file of questions, or standard input.
+    """A file of questions, a table of them, or standard input.
 
     Args:
         name: as the user gave it.
         folder: what relative image paths are relative to.
-        file: `None` for what can be read only once: standard input or a pipe.
+        file: a folder for a table in several; `None` for what can be read only once: standard input or a pipe.
         stream: what to read otherwise.
     """
 
@@ -56,6 +58,9 @@ class Source:
                 )
             return cls("standard input", image_folder or Path(), stream=streams.stdin.buffer)
         path = Path(name)
+        if is_folder(path) or path.suffix == ".parquet":
+            check_table(name)
+            return cls(name, image_folder or (path if is_folder(path) else path.parent), file=path)
         try:
             stream = path.open("rb")
         except (OSError, ValueError) as error:
@@ -73,11 +78,20 @@ class Source:
             InputError: reading fails half-way.
         """
         stop = stop or threading.Event()
+        if self.file is not None and (is_folder(self.file) or self.file.suffix == ".parquet"):
+            for number, row in enumerate(rows(self.file), start=1):
+                if stop.is_set():
+                    return
+                yield line_of(number, row, self.folder)
+            return
         try:
             with self._opened(stop) as stream:
                 for number, raw in raw_lines(stream):
                     if stop.is_set():  # the line may have been cut off by it
                         return
+                    if number == 1 and raw is not None and raw.startswith(PARQUET):
+                        what = f"{self.name} is in Parquet format, and has no name that ends in .parquet"
+                        raise InputError(what, "give it one; a table cannot be piped")
                     yield parse(number, raw, self.folder)
         except OSError as error:
             raise InputError(
