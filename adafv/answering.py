@@ -130,7 +130,7 @@ class Answering:
         watch = Stopwatch(self.pipeline.devices)
         with watch.span("preprocess"):
             pixels = self.pipeline.preprocess(open_image(source), run)
-        (encoding,) = self.pipeline.encode([pixels], watch)
+        (encoding,) = self.pipeline.encode([pixels], watch, [] if run is None else [run])
         return encoding, EncodingCost(watch["preprocess"], watch["vision"])
 
     def _system(self, run: RunSettings) -> str | None:

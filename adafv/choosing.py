@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adafv import pruners
 from adafv.encoding import ImageEncoding
-from adafv.evidence import Evidence, Selection, check_scores
+from adafv.evidence import Evidence, Selection, check_scores, merge
 from adafv.pruners import auto_budget
 from adafv.pruners.crops import each
 from adafv.request import Request
@@ -28,6 +28,8 @@ class Kept:
         tokens: (K, D) visual tokens, newlines among them when nothing was pruned.
         places: (K,) their places among the packed tokens.
         by_saliency, by_similarity: (K,) bool, who chose them, where the pruner says so.
+        into, shares: (N,) int64 and float32, the candidate that each of the image's goes into, -1 for none, and what
+            it is of the mean there; where the pruner merges.
         pruned: whether anything was left out.
     """
 
@@ -35,6 +37,8 @@ class Kept:
     places: Tensor
     by_saliency: Tensor | None = None
     by_similarity: Tensor | None = None
+    into: Tensor | None = None
+    shares: Tensor | None = None
     pruned: bool = field(default=True, kw_only=True)
 
     @classmethod
@@ -45,9 +49,15 @@ class Kept:
     @classmethod
     def chosen(cls, image: ImageEncoding, selection: Selection, row: int) -> Kept:
         """Keep what one row of a selection says."""
-        places = image.candidates[selection.indices[row]]
+        indices, shares = selection.indices[row], selection.shares(row, image.visual)
+        places = image.candidates[indices]
         masks = (selection.by_saliency, selection.by_similarity)
-        return cls(image.packed[places], places, *(None if mask is None else mask[row] for mask in masks))
+        kept = cls(image.packed[places], places, *(None if mask is None else mask[row] for mask in masks))
+        if selection.into is None or shares is None:
+            return kept
+        into, home = selection.into[row, : image.visual], image.packed.device
+        merged = merge(image.tokens, into.to(home), shares.to(home))[indices.to(home)]
+        return replace(kept, tokens=merged, into=into, shares=shares)
 
 
 def choose(

@@ -41,6 +41,8 @@ class ImageEncoding:
             several patches have crop and cell of the patch under their middle.
         crops: how many there are.
         grids: (rows, columns) of the patch grids that the candidates make up, in order.
+        keys: (N, C'), key projections of the vision layer that saliency reads, where they were asked for; those of
+            interpolated candidates are interpolated alike.
     """
 
     packed: Tensor
@@ -51,6 +53,7 @@ class ImageEncoding:
     cell: Tensor
     crops: int
     grids: tuple[Grid, ...]
+    keys: Tensor | None = None
 
     @property
     def visual(self) -> int:

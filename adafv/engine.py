@@ -10,7 +10,8 @@ from typing import Any, Literal
 from adafv.answering import Answering
 from adafv.decoding import ends_of
 from adafv.errors import InputError
-from adafv.explanation import Explanation, explain
+from adafv.explaining import explain
+from adafv.explanation import Explanation
 from adafv.families.tower import layers_that_run
 from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import load_checkpoint

@@ -28,6 +28,7 @@ class Evidence:
             none; false on padding.
         tokens: (B, N, D), visual tokens as the language model takes them; zero on padding.
         features: (B, N, C), the vision tower's features that the projector made them of; zero on padding.
+        keys: (B, N, C'), key projections of the vision layer whose attention is the saliency; zero on padding.
         valid: (B, N) bool, false on padding, which is always at the end of a row.
         crop: (B, N) int64, the crop a candidate comes from.
         cell: (B, N) int64, its place in the patch grid of that crop, row by row. Candidates that were interpolated
@@ -40,7 +41,7 @@ class Evidence:
             together. What lies beside what, and where a grid ends, is told by these, not by `crop` and `cell`.
         seeds: per image, for pruners that draw.
 
-    What a pruner does not read (`Pruner.reads`) may be empty: T = 0, D = 0 or C = 0.
+    What a pruner does not read (`Pruner.reads`) may be empty: T = 0, D = 0, C = 0 or C' = 0.
     """
 
     saliency: Tensor
@@ -49,6 +50,7 @@ class Evidence:
     question_mask: Tensor
     tokens: Tensor
     features: Tensor
+    keys: Tensor
     valid: Tensor
     crop: Tensor
     cell: Tensor
@@ -76,6 +78,7 @@ class Evidence:
             question_mask=torch.ones_like(similarity[:, :, 0], dtype=torch.bool),
             tokens=empty,
             features=empty,
+            keys=empty,
             valid=torch.ones_like(saliency, dtype=torch.bool),
             crop=none if crop is None else crop,
             cell=torch.arange(visual, device=saliency.device).expand(batch, -1),
@@ -100,7 +103,7 @@ class Evidence:
             for name, value in whole.items()
         }
         visual, texts = max(self.lengths[image] for image in images), max(values["text_lengths"])
-        for name in ("saliency", "tokens", "features", "valid", "crop", "cell"):
+        for name in ("saliency", "tokens", "features", "keys", "valid", "crop", "cell"):
             values[name] = values[name][:, :visual]
         for name in ("cosine", "similarity"):
             values[name] = values[name][:, :texts, :visual]
@@ -119,23 +122,56 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a pruner keeps.
+    """What a pruner keeps, and what it merges into that.
+
+    A merger also says where each candidate goes: what is fed at the place of a kept candidate is the weighted mean of
+    all visual tokens that go into it.
 
     Args:
         indices: (B, K) int64, distinct, ascending.
         by_saliency: (B, K) bool, chosen by saliency; `None` where the pruner has no such split.
         by_similarity: (B, K) bool, chosen by similarity; a token can be both.
+        into: (B, N) int64, the kept candidate that each candidate goes into, a kept one into itself; -1 for what is
+            left out, padding too. `None` where nothing is merged.
+        weights: (B, N) float32 of what is merged, not negative, and not all zero in any mean; `None` for equal ones.
     """
 
     indices: Tensor
     by_saliency: Tensor | None = None
     by_similarity: Tensor | None = None
+    into: Tensor | None = None
+    weights: Tensor | None = None
 
     @classmethod
     def of_mask(cls, kept: Tensor, keep: int, by_saliency: Tensor, by_similarity: Tensor) -> Selection:
         """Select by (B, N) masks, `kept` true exactly `keep` times a row. No host synchronisation."""
         indices = compress(kept, keep)
         return cls(indices, by_saliency.gather(1, indices), by_similarity.gather(1, indices))
+
+    def shares(self, row: int, visual: int) -> Tensor | None:
+        """Weigh what is merged of the `visual` candidates of one image: (N,) float32, one in sum for each mean."""
+        if self.into is None:
+            return None
+        into = self.into[row, :visual]
+        weights = torch.ones_like(into, dtype=torch.float32)
+        if self.weights is not None:
+            weights = self.weights[row, :visual].float()
+        weights = weights.masked_fill(into < 0, 0.0)
+        sums = torch.zeros_like(weights).index_add_(0, into.clamp(min=0), weights)
+        return torch.where(into < 0, 0.0, weights / sums[into.clamp(min=0)])
+
+
+def merge(tokens: Tensor, into: Tensor, shares: Tensor) -> Tensor:
+    """Add up what goes into each candidate, in float32: (N, D), zero where nothing does.
+
+    Args:
+        tokens: (N, D).
+        into: (N,) int64, the candidate that each goes into, -1 for nowhere.
+        shares: (N,) float32, what of each.
+    """
+    sums = torch.zeros_like(tokens, dtype=torch.float32)
+    sums.index_add_(0, into.clamp(min=0), tokens.float() * shares[:, None])
+    return sums.to(tokens.dtype)
 
 
 def compress(mask: Tensor, count: int) -> Tensor:

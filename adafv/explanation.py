@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from adafv.choosing import Kept
 from adafv.families.geometry import Box, Frame
 from adafv.notebook import explanation_html
-from adafv.pipeline import Pipeline
 from adafv.records import Answer
-from adafv.request import Request
-from adafv.settings import RunSettings
-from adafv.words import words_of
 
 _DPI = 120  # of the picture in a notebook
 
@@ -36,6 +29,9 @@ class VisualToken:
         word: number of the word which that text token belongs to.
         kept: whether the language model saw it.
         by_saliency, by_similarity: which signal chose it, both where both did; `None` where the pruner does not say.
+        into: number of the kept token in whose mean the language model saw it; its own where it is kept, `None` where
+            it was left out.
+        share: what of that mean it is, from 0 to 1.
     """
 
     crop: int
@@ -47,6 +43,8 @@ class VisualToken:
     kept: bool
     by_saliency: bool | None
     by_similarity: bool | None
+    into: int | None = None
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -152,6 +150,8 @@ class Explanation:
                 "kept": [token.kept for token in tokens],
                 "by_saliency": [token.by_saliency for token in tokens],
                 "by_similarity": [token.by_similarity for token in tokens],
+                "into": [token.into for token in tokens],
+                "share": [_short(token.share) for token in tokens],
             },
         }
 
@@ -160,86 +160,6 @@ class Explanation:
         from adafv.figures.explanation import render
 
         return explanation_html(self.answer, render(self, dpi=_DPI))
-
-
-def explain(
-    pipeline: Pipeline,
-    processor: Any,
-    image: Image.Image,
-    request: Request,
-    kept: Kept,
-    answer: Answer,
-    run: RunSettings,
-) -> Explanation:
-    """Explain an answer that was given.
-
-    Args:
-        pipeline: that gave it.
-        processor: the checkpoint's.
-        image: upright.
-        request: that it answers.
-        kept: what was answered with.
-        answer: its report.
-        run: what it was answered under.
-
-    Raises:
-        InputError: similarity that is not finite.
-    """
-    pixels, encoding = pipeline.preprocess(image, run), request.image
-    similarity = pipeline.scores(request).similarity[0]
-    frames = pipeline.stages.frames(pixels.size, pixels.padded)
-    texts, owners = words_of(processor.tokenizer, request.prompt.after)
-    similar, matching = (values.tolist() for values in similarity.max(dim=0))
-    boxes = pipeline.stages.boxes(pixels.size, encoding, pixels.padded)
-    places = zip(encoding.crop.tolist(), encoding.cell.tolist(), boxes, strict=True)
-    scored = zip(encoding.saliency.tolist(), similar, (owners[token] for token in matching), strict=True)
-    fates = zip(*(_fates(encoding.candidates, kept)), strict=True)
-    return Explanation(
-        answer=answer,
-        image=image,
-        crops=tuple(map(Crop, _pictures(pixels.values, processor.image_processor), frames)),
-        grids=encoding.grids,
-        tokens=tuple(
-            VisualToken(*place, *score, *fate) for place, score, fate in zip(places, scored, fates, strict=True)
-        ),
-        words=_words(texts, owners, request.prompt.question_span, similarity.amax(dim=1).tolist()),
-        saliency=pipeline.stages.saliency,
-        square=pipeline.stages.square(image) if pixels.padded else None,
-    )
-
-
-def _words(
-    texts: Sequence[str], owners: Sequence[int], own: tuple[int, int], reached: Sequence[float]
-) -> tuple[Word, ...]:
-    """Make words of the scores of their tokens."""
-    asked, best = set(owners[slice(*own)]), [0.0] * len(texts)
-    for owner, score in zip(owners, reached, strict=True):
-        best[owner] = max(best[owner], score)
-    return tuple(
-        Word(text, number in asked, score) for number, (text, score) in enumerate(zip(texts, best, strict=True))
-    )
-
-
-def _fates(candidates: Tensor, kept: Kept) -> Iterator[list[Any]]:
-    """Tell of all candidates whether they are kept, by saliency, by similarity. Newlines are no candidates."""
-    yield torch.isin(candidates, kept.places).tolist()
-    for mask in (kept.by_saliency, kept.by_similarity):
-        yield (
-            [None] * len(candidates)
-            if mask is None
-            else torch.isin(candidates, kept.places[mask.to(kept.places.device)]).tolist()
-        )
-
-
-def _pictures(values: Tensor, processor: Any) -> list[Image.Image]:
-    """Turn (crops, 3, H, W) pixels, as the vision tower takes them, into pictures."""
-    if processor.do_normalize:
-        mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (processor.image_mean, processor.image_std))
-        values = values * std + mean
-    if processor.do_rescale:
-        values = values / processor.rescale_factor
-    colours = values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return [Image.fromarray(crop.numpy()) for crop in colours]
 
 
 def _short(value: float) -> float:

@@ -154,6 +154,11 @@ def coverage(rows: int, tokens: int, keep: int) -> int:
     return 2 * rows * tokens * keep
 
 
+def merge(tokens: int, width: int) -> int:
+    """Averages into which `tokens` visual tokens go, each into one."""
+    return 2 * tokens * width
+
+
 def cholesky(tokens: int, keep: int) -> int:
     """Count `keep` rows of the Cholesky factor of a kernel of `tokens`, each less its products with those before it."""
     return tokens * keep * (keep - 1)

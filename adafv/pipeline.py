@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from adafv import pruners
 from adafv.choosing import Kept, choose, evidence_of
 from adafv.decoding import Decoded, Decoder, Generating, Spliced, splice
 from adafv.encoding import ImageEncoding, Pixels
@@ -67,15 +68,21 @@ class Pipeline:
         return self.stages.preprocess(image, self.stages.padded(run.pad, run.protocol))
 
     @torch.inference_mode()
-    def encode(self, images: list[Pixels], watch: Stopwatch) -> list[ImageEncoding]:
+    def encode(self, images: list[Pixels], watch: Stopwatch, runs: Iterable[RunSettings] = ()) -> list[ImageEncoding]:
         """Encode images together; adds to `watch` under `vision`.
+
+        Args:
+            images: as preprocessed.
+            watch: gets the seconds.
+            runs: that they are encoded for; the vision tower's keys are kept where a pruner of theirs reads them.
 
         Raises:
             InputError: saliency that is not finite.
             OutOfMemoryError: too many crops at once.
         """
+        keys = any("keys" in pruners.get(run.pruner).reads for run in runs)
         with watch.span("vision"), memory_explained():
-            encodings = [encoding.to(self.home) for encoding in self.stages.encode(images)]
+            encodings = [encoding.to(self.home) for encoding in self.stages.encode(images, keys=keys)]
         for encoding in encodings:
             check_scores("saliency", encoding.saliency)
         return encodings

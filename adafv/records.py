@@ -71,7 +71,8 @@ class TokenCounts:
 
     `kept = from_saliency + from_similarity - from_both`; the last three are `None` where a pruner has no
     such split. `text` counts everything that is not visual; `newlines` the row-end embeddings
-    (LLaVA-NeXT, LLaVA-OneVision) that are fed only when nothing is pruned.
+    (LLaVA-NeXT, LLaVA-OneVision) that are fed only when nothing is pruned; `merged` the visual tokens that are not kept
+    but went into the mean of one that is.
     """
 
     visual: int
@@ -83,6 +84,7 @@ class TokenCounts:
     generated: int
     crops: int
     newlines: int = 0
+    merged: int = 0
 
     @property
     def fed(self) -> int:

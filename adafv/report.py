@@ -64,6 +64,7 @@ def token_counts(request: Request, outcome: Outcome) -> TokenCounts:
         generated=len(outcome.decoded.ids),
         crops=image.crops,
         newlines=0 if kept.pruned else image.newlines,
+        merged=0 if kept.into is None else int((kept.into >= 0).sum()) - len(kept.places),
     )
 
 

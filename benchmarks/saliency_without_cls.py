@@ -39,7 +39,9 @@ def reading(model: adafv.Model, name: str) -> Iterator[None]:
     if name == "attention received":
         stages._kind = replace(kind, attention=received)
     if name == "norm of the feature":
-        stages._vision_features = lambda values: ((found := features(values)[0]), found.float().norm(dim=-1))
+        stages._vision_features = lambda values: (
+            (found := features(values))[0], found[0].float().norm(dim=-1), found[2]
+        )  # fmt: skip
     try:
         yield
     finally:

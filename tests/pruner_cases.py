@@ -15,7 +15,7 @@ from tests.pruner_references import Case
 GRIDS = [((1, 1),), ((1, 2),), ((2, 3),), ((4, 4),), ((3, 7),), ((2, 2), (1, 5)), ((2, 2), (4, 3)), ((3, 3), (2, 5))]
 KINDS = ("plain", "narrow", "duplicates", "equal", "zeros", "no saliency", "tied saliency", "positive", "flat")
 WIDTH = 24  # more than tokens, so that none is in the span of others by chance
-READS = frozenset({"text", "tokens", "features"})
+READS = frozenset({"text", "tokens", "features", "keys"})
 
 
 def draw(rng: random.Random, grids: tuple[tuple[int, int], ...] = (), kind: str = "") -> Case:
@@ -25,17 +25,18 @@ def draw(rng: random.Random, grids: tuple[tuple[int, int], ...] = (), kind: str 
     generator = torch.Generator().manual_seed(rng.getrandbits(32))
     width = 2 if kind == "flat" else WIDTH
     tokens, features = torch.randn(visual, width, generator=generator), torch.randn(visual, 7, generator=generator)
+    keys = torch.randn(visual, 5, generator=torch.Generator().manual_seed(visual))
     saliency, texts = torch.rand(visual, generator=generator), rng.randint(1, 5)
     if kind == "narrow":
         tokens, features = tokens * 0.1 + 1, features * 0.1 + 1
     elif kind == "duplicates":
         same = torch.randint(0, max(1, visual // 2), (visual,), generator=generator)
-        tokens, features, saliency = tokens[same], features[same], saliency[same]
+        tokens, features, keys, saliency = tokens[same], features[same], keys[same], saliency[same]
     elif kind == "equal":
-        tokens, features = tokens[:1].expand(visual, -1), features[:1].expand(visual, -1)
+        tokens, features, keys = (values[:1].expand(visual, -1) for values in (tokens, features, keys))
     elif kind == "zeros":
         gone = torch.rand(visual, generator=generator) < 0.5
-        tokens, features = (values.masked_fill(gone[:, None], 0) for values in (tokens, features))
+        tokens, features, keys = (values.masked_fill(gone[:, None], 0) for values in (tokens, features, keys))
     elif kind == "no saliency":
         saliency = torch.zeros(visual)
     elif kind == "tied saliency":
@@ -50,8 +51,8 @@ def draw(rng: random.Random, grids: tuple[tuple[int, int], ...] = (), kind: str 
     first = rng.randint(0, texts)
     text = torch.randn(texts, width, generator=generator)
     return Case(
-        saliency.double().tolist(), tokens.double().tolist(), features.double().tolist(), text.double().tolist(),
-        (first, rng.randint(first, texts)), crop, grids, rng.getrandbits(32),
+        saliency.double().tolist(), tokens.double().tolist(), features.double().tolist(), keys.double().tolist(),
+        text.double().tolist(), (first, rng.randint(first, texts)), crop, grids, rng.getrandbits(32),
     )  # fmt: skip
 
 
@@ -67,6 +68,7 @@ def encoding(case: Case, dtype: torch.dtype = torch.float32) -> ImageEncoding:
         cell=torch.tensor(cells),
         crops=max(case.crop) + 1,
         grids=case.grids,
+        keys=torch.tensor(case.keys, dtype=dtype),
     )
 
 
@@ -102,6 +104,7 @@ def spoiled(evidence: Evidence, value: float) -> Evidence:
         similarity=evidence.similarity.masked_fill(padding[:, None], value),
         tokens=evidence.tokens.masked_fill(padding[..., None], value),
         features=evidence.features.masked_fill(padding[..., None], value),
+        keys=evidence.keys.masked_fill(padding[..., None], value),
         crop=evidence.crop.masked_fill(padding, 7),
         cell=evidence.cell.masked_fill(padding, 3),
     )

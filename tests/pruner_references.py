@@ -2,7 +2,8 @@
 
 Greedy pruners are given as a score: what taking token i would be worth when some are kept already, worked out anew
 from the definition each time (`GREEDY`; the pruner's module has an `order`, tokens as they are taken). Others are given
-as the tokens that they keep, ascending (`RANKED`). `uniform`, `random` and `none` have tests of their own.
+as the tokens that they keep, ascending (`RANKED`), mergers as the kept token that each goes into (`MERGED`). `uniform`,
+`random` and `none` have tests of their own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Case:
     saliency: Vector
     tokens: list[Vector]
     features: list[Vector]
+    keys: list[Vector]
     text: list[Vector]
     own: tuple[int, int]
     crop: list[int]
@@ -135,3 +137,44 @@ def similarity(case: Case, keep: int) -> list[int]:
 
 
 RANKED: dict[str, Callable[[Case, int], list[int]]] = dict(adafv=adafv, saliency=saliency, similarity=similarity)
+
+
+def visionzip(case: Case, keep: int) -> list[int]:
+    contextual = int(keep * 5 / 32)
+    share = -(-(keep - contextual) // (max(case.crop) + 1))
+    dominant = reference.fairly_ranked(case.saliency, case.crop, share)[: keep - contextual]
+    into, rest = {i: i for i in dominant}, [i for i in range(case.visual) if i not in dominant]
+    if contextual:
+        targets = [rest[place * (len(rest) // contextual)] for place in range(contextual)]
+        for i in rest:
+            alike = {target: round(cosine(case.keys[i], case.keys[target]), 6) for target in targets}
+            into[i] = i if i in targets else max(targets, key=lambda target: (alike[target], -target))
+    return [into.get(i, -1) for i in range(case.visual)]
+
+
+def pool(case: Case, keep: int) -> list[int]:
+    """Cells are lines of the grid, each cut into parts, near to squares; a token is where its middle is."""
+    into: list[int] = []
+    done, area = 0, 0
+    for rows, columns in case.grids:
+        area += rows * columns
+        share = round(keep * area / case.visual) - done
+        done += share
+        start = len(into)
+        if not share:
+            into += [-1] * (rows * columns)
+            continue
+        lines = max(round(math.sqrt(share * rows / columns)), math.ceil(share / columns), 1)
+        lines = min(lines, rows, share)
+        ends = [math.floor(share * line / lines + 0.5) for line in range(lines + 1)]
+        for place in range(rows * columns):
+            row, column = divmod(place, columns)
+            line = math.floor((row + 0.5) / rows * lines + 1e-9)
+            parts = ends[line + 1] - ends[line]
+            part = math.floor((column + 0.5) / columns * parts + 1e-9)
+            down, across = math.floor((line + 0.5) / lines * rows + 1e-9), (part + 0.5) / parts * columns
+            into.append(start + down * columns + math.floor(across + 1e-9))
+    return into
+
+
+MERGED: dict[str, Callable[[Case, int], list[int]]] = dict(visionzip=visionzip, pool=pool)

@@ -182,6 +182,7 @@ def test_json_has_one_entry_for_each_token(tiled: adafv.Model) -> None:
     assert list(line)[len(plain) :] == ["crops", "grids", "words", "visual_tokens"]
     assert list(line["visual_tokens"]) == [
         "crop", "cell", "box", "saliency", "similarity", "word", "kept", "by_saliency", "by_similarity",
+        "into", "share",
     ]  # fmt: skip
     assert {len(values) for values in line["visual_tokens"].values()} == {len(told.tokens)}
     assert len(line["crops"]) == len(told.crops) and sum(r * c for r, c in line["grids"]) == len(told.tokens)

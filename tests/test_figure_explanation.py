@@ -93,7 +93,7 @@ def test_kept_tokens_are_bright_where_they_are(model: adafv.Model) -> None:
     for numbers in told.layers:
         owners = rasters.places(told, numbers, shape)
         colours = [rasters.KEPT if token.kept else None for token in told.tokens]
-        light = rasters.fates(rasters.crops(told, owners), owners, colours, 1).mean(axis=-1)
+        light = rasters.fates(rasters.crops(told, owners), owners, colours, [None] * len(colours), 1).mean(axis=-1)
         for number in numbers:
             token = told.tokens[number]
             assert token.box is not None

@@ -40,7 +40,7 @@ ROOMS: dict[str, str] = {
     "image_files": "errors memory",
     "images": "errors image_files",
     "encoding": "evidence",
-    "signals": "encoding evidence",
+    "signals": "encoding errors evidence",
     "pruners": "budget errors evidence flops memory signals",
     "settings": "budget chat_templates errors pruners setup",
     "families": "encoding errors evidence images signals",
@@ -50,16 +50,17 @@ ROOMS: dict[str, str] = {
     "loading": "chat_templates demo errors families memory prompt settings",
     "choosing": "encoding evidence pruners request settings signals timing",
     "serving": "decoding errors settings timing",
-    "pipeline": "choosing decoding encoding errors evidence families memory request settings timing",
-    "explanation": "choosing families figures notebook pipeline records request settings words",
+    "pipeline": "choosing decoding encoding errors evidence families memory pruners request settings timing",
+    "explanation": "families figures notebook records",
+    "explaining": "choosing explanation pipeline records request settings words",
     "report": "costs pipeline records request settings",
     "streaming": "encoding errors images memory pipeline prompt records request settings timing",
     "figures": "",
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
     " records report request settings setup timing",
     "rows": "budget errors records",
-    "engine": "answering decoding errors explanation families images loading records request rows serving settings"
-    " streaming",
+    "engine": "answering decoding errors explaining explanation families images loading records request rows serving"
+    " settings streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "bench": "costs demo engine errors families flops images loading memory pruners records request settings timing"
@@ -100,7 +101,8 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/choosing": "torch",
     "adafv/serving": "torch",
     "adafv/pipeline": "torch PIL",
-    "adafv/explanation": "torch PIL",
+    "adafv/explanation": "PIL",
+    "adafv/explaining": "torch PIL",
     "adafv/families": "torch transformers accelerate PIL",
     "adafv/patching": "torch",
     "adafv/bench": "torch transformers accelerate PIL",

@@ -30,12 +30,16 @@ def glass(tmp_path_factory: pytest.TempPathFactory) -> adafv.Model:
     stages: Any = model.pipeline.stages
     images = model._checkpoint.processor.image_processor
 
-    def see(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def see(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (images.image_mean, images.image_std))
         patches = torch.nn.functional.avg_pool2d(values.float() * std + mean, tiny.PATCH)  # (crops, 3, side, side)
         colours = patches.flatten(2).transpose(1, 2)
         crop = 1e-3 * torch.arange(len(values)).view(-1, 1, 1).expand(*colours.shape[:2], 1)
-        return torch.nn.functional.pad(torch.cat([colours, crop], dim=-1), (0, 44)), colours[..., 0].clamp(min=0)
+        return (
+            torch.nn.functional.pad(torch.cat([colours, crop], dim=-1), (0, 44)),
+            colours[..., 0].clamp(min=0),
+            colours,
+        )
 
     stages._vision_features, stages._projector = see, lambda features: features
     return model

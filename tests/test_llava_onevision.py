@@ -148,11 +148,11 @@ def test_boxes_are_where_the_pixels_come_from(folder: Path, size: tuple[int, int
     stages: Any = glass.pipeline.stages
     images = glass._checkpoint.processor.image_processor
 
-    def see(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def see(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (images.image_mean, images.image_std))
         patches = torch.nn.functional.avg_pool2d(values.float() * std + mean, 14)
         colours = patches.flatten(2).transpose(1, 2)
-        return torch.nn.functional.pad(colours, (0, 45)), colours[..., 0].clamp(min=0)
+        return torch.nn.functional.pad(colours, (0, 45)), colours[..., 0].clamp(min=0), colours
 
     stages._vision_features, stages._projector = see, lambda features: features
     width, height = size

@@ -68,10 +68,10 @@ def glass(tmp_path_factory: pytest.TempPathFactory) -> adafv.Model:
     model = adafv.load(str(folder), dtype="float32", device_map="cpu")
     stages: Any = model.pipeline.stages
 
-    def see(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def see(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (images.image_mean, images.image_std))
         colours = torch.nn.functional.avg_pool2d(values.float() * std + mean, tiny.PATCH).flatten(2).transpose(1, 2)
-        return torch.nn.functional.pad(colours, (0, 45)), colours[..., 0].clamp(min=0)
+        return torch.nn.functional.pad(colours, (0, 45)), colours[..., 0].clamp(min=0), colours
 
     stages._vision_features, stages._projector = see, lambda features: features
     return model

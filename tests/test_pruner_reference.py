@@ -12,7 +12,7 @@ import torch
 from adafv import pruners
 from adafv.evidence import Evidence
 from tests.pruner_cases import GRIDS, WIDTH, draw, drawn, gathered
-from tests.pruner_references import GREEDY, RANKED, Case, Score
+from tests.pruner_references import GREEDY, MERGED, RANKED, Case, Score
 
 CASES = 150
 Order = Callable[[Evidence, int], torch.Tensor]
@@ -83,6 +83,24 @@ def test_rankings_are_the_definition_s(name: str) -> None:
         seen += 1
         found = pruners.get(name)(gathered([case]), keep).indices[0].tolist()
         assert found == RANKED[name](case, keep)
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_what_is_merged_goes_where_the_definition_says(name: str) -> None:
+    rng, merged = random.Random(4), 0
+    for number in range(2 * CASES):
+        case = draw(rng, ((4, 6), (8, 5)) if number % 3 == 0 else ())
+        keep = rng.randint(1, case.visual)
+        chosen = pruners.get(name)(gathered([case]), keep)
+        kept = chosen.indices[0].tolist()
+        into = MERGED[name](case, keep)
+        assert len(kept) == keep and kept == sorted({place for place in into if place >= 0})
+        if chosen.into is None:
+            assert [place for number, place in enumerate(into) if place not in (number, -1)] == []
+        else:
+            assert chosen.into[0].tolist() == into
+            merged += 1
+    assert merged > CASES
 
 
 def test_random_draws_every_token_equally_often() -> None:

@@ -230,4 +230,4 @@ def test_costs_are_whole_numbers(install: Install) -> None:
 def test_what_a_pruner_reads_is_checked_where_it_is_written() -> None:
     with pytest.raises(InputError, match="reads image, which is no part of the evidence") as raised:
         Pruner(print, reads=frozenset({"text", "image"}))  # type: ignore[arg-type]
-    assert "choose from features, text, tokens" in raised.value.fix
+    assert "choose from features, keys, text, tokens" in raised.value.fix

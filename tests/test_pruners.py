@@ -23,7 +23,8 @@ NAMES = [name for name in pruners.BUILT_IN if name != "none"]
 # What each looks at; a change here is a change of what is charged for it.
 READS = {
     "adafv": {"text"}, "saliency": set(), "similarity": {"text"}, "divprune": {"tokens"}, "scope": {"features"},
-    "cdpruner": {"text", "tokens"}, "mmtok": {"text", "features"}, "uniform": set(), "random": set(), "none": set(),
+    "cdpruner": {"text", "tokens"}, "mmtok": {"text", "features"}, "visionzip": {"keys"}, "pool": set(),
+    "uniform": set(), "random": set(), "none": set(),
 }  # fmt: skip
 
 
@@ -38,19 +39,32 @@ def keep_of(batch: list[Case]) -> int:
 
 
 def same(one: adafv.evidence.Selection, other: adafv.evidence.Selection) -> bool:
-    """Equal tokens, and the same said of who chose them."""
+    """Equal tokens, the same said of who chose them, and the same merged into them, whatever the padding."""
     pairs = [(getattr(one, name), getattr(other, name)) for name in ("indices", "by_saliency", "by_similarity")]
+    widths = [part.into.shape[1] for part in (one, other) if part.into is not None]
+    if widths:
+        pairs.append((going(one, max(widths)), going(other, max(widths))))
     return all((x is None and y is None) or torch.equal(x, y) for x, y in pairs)
 
 
+def going(selection: adafv.evidence.Selection, width: int) -> torch.Tensor:
+    """Where each of `width` candidates goes: a kept one into itself where nothing is said."""
+    into = selection.into
+    if into is None:
+        nowhere = torch.full((len(selection.indices), width), -1)
+        return nowhere.scatter_(1, selection.indices, selection.indices)
+    return torch.nn.functional.pad(into, (0, width - into.shape[1]), value=-1)
+
+
 def row(selection: adafv.evidence.Selection, number: int) -> adafv.evidence.Selection:
-    parts = (selection.indices, selection.by_saliency, selection.by_similarity)
+    parts = (getattr(selection, name) for name in ("indices", "by_saliency", "by_similarity", "into", "weights"))
     return adafv.evidence.Selection(*(None if part is None else part[number : number + 1] for part in parts))  # type: ignore[arg-type]
 
 
 def test_the_registry_has_them_all_in_order() -> None:
     assert pruners.BUILT_IN == (
-        "adafv", "saliency", "similarity", "divprune", "cdpruner", "scope", "mmtok", "uniform", "random", "none"
+        "adafv", "saliency", "similarity", "divprune", "cdpruner", "scope", "mmtok", "visionzip", "pool", "uniform",
+        "random", "none",
     )  # fmt: skip
     assert {name: set(pruners.get(name).reads) for name in pruners.BUILT_IN} == READS
 
@@ -92,6 +106,7 @@ def test_what_is_not_read_need_not_be_there(name: str) -> None:
     lean = gathered(cases(), pruner.reads)
     assert lean.tokens.shape[2] == 0 or "tokens" in pruner.reads
     assert lean.features.shape[2] == 0 or "features" in pruner.reads
+    assert lean.keys.shape[2] == 0 or "keys" in pruner.reads
     assert lean.cosine.shape[1] == 0 or "text" in pruner.reads
     assert same(pruner(lean, 6), pruner(gathered(cases(), READABLE), 6))
 
@@ -102,10 +117,8 @@ def test_half_precision_is_reckoned_in_float32(name: str) -> None:
         halves: list[list[float]] = torch.tensor(rows).bfloat16().double().tolist()
         return halves
 
-    exact = [
-        replace(case, tokens=rounded(case.tokens), features=rounded(case.features), text=rounded(case.text))
-        for case in cases()
-    ]
+    names = ("tokens", "features", "keys", "text")
+    exact = [replace(case, **{name: rounded(getattr(case, name)) for name in names}) for case in cases()]
     half = gathered(exact, dtype=torch.bfloat16)
     assert half.tokens.dtype is half.features.dtype is torch.bfloat16
     assert same(pruners.get(name)(half, 9), pruners.get(name)(gathered(exact), 9))
@@ -116,7 +129,7 @@ def test_keeping_all_keeps_all(name: str) -> None:
     assert pruners.get(name)(gathered(cases()[:1]), 24).indices[0].tolist() == list(range(24))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("uniform", "random")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("visionzip", "pool", "uniform", "random")])
 def test_of_equal_tokens_the_first_are_kept(name: str) -> None:
     (case,) = cases()[:1]
     alike = replace(case, saliency=[0.5] * 24, tokens=case.tokens[:1] * 24, features=case.features[:1] * 24)

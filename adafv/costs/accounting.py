@@ -80,7 +80,7 @@ class Accountant:
         chosen = pruners.get(run.pruner)
         parts = zip(crops, shares(crops, keep), strict=True) if crops else [(visual, keep)]
         works = [
-            Work(own, share, question, self.text.hidden, self.vision.projector_in)
+            Work(own, share, question, self.text.hidden, self.vision.projector_in, self.vision.hidden)
             for own, share in parts
             if share < own  # or there is nothing to choose
         ]

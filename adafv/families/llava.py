@@ -41,7 +41,9 @@ class LlavaStages(Stages):
             check_resized(image, edge)
         return super().preprocess(image, padded)
 
-    def _pack(self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor) -> ImageEncoding:
+    def _pack(
+        self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor, keys: Tensor | None
+    ) -> ImageEncoding:
         places = torch.arange(tokens.shape[1], device=tokens.device)
         return ImageEncoding(
             packed=tokens[0].clone(),  # a view would keep the images alive that were encoded together with this one
@@ -52,6 +54,7 @@ class LlavaStages(Stages):
             cell=places,
             crops=1,
             grids=((self.side, self.side),),
+            keys=None if keys is None else keys[0].clone(),
         )
 
 

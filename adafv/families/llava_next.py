@@ -68,7 +68,9 @@ class LlavaNextStages(Stages):
         images, resolutions = self._processor.image_processor, self.model.config.image_grid_pinpoints
         return thumbnail_and_tiles(width, height, images, resolutions)
 
-    def _pack(self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor) -> ImageEncoding:
+    def _pack(
+        self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor, keys: Tensor | None
+    ) -> ImageEncoding:
         crops, patches = saliency.shape
         # On the CPU: not every device has float64, and asking where newlines are would wait for the device.
         origin = torch.arange(crops * patches, dtype=torch.float64).view(crops, patches, 1)
@@ -85,6 +87,7 @@ class LlavaNextStages(Stages):
             cell=chosen % patches,
             crops=crops,
             grids=self.plan(self.model.config, *pixels.size).grids,
+            keys=None if keys is None else keys.flatten(0, 1)[chosen],
         )
 
     def _packing(self, tokens: Tensor, pixels: Pixels, newline: Tensor | None) -> Tensor:

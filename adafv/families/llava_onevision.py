@@ -111,7 +111,9 @@ class LlavaOnevisionStages(LlavaNextStages):
         mosaic = tiles.permute(0, 2, 1, 3).reshape(1, rows * side, columns * side)
         return torch.as_tensor(unpad_image(mosaic, size)[0])
 
-    def _pack(self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor) -> ImageEncoding:
+    def _pack(
+        self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor, keys: Tensor | None
+    ) -> ImageEncoding:
         crops, patches = saliency.shape
         plan = self.plan(self.model.config, *pixels.size)
         origin = torch.arange(patches)
@@ -131,6 +133,7 @@ class LlavaOnevisionStages(LlavaNextStages):
             cell=(origin % patches).to(home),
             crops=crops,
             grids=plan.grids,
+            keys=None if keys is None else self._packing(keys, pixels, None),
         )
 
     def _packing(self, tokens: Tensor, pixels: Pixels, newline: Tensor | None) -> Tensor:

@@ -87,7 +87,9 @@ class Stages(ABC):
         return [frames[crop].cell(cell, self.side, patch) for crop, cell in places]
 
     @abstractmethod
-    def _pack(self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor) -> ImageEncoding:
+    def _pack(
+        self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor, keys: Tensor | None
+    ) -> ImageEncoding:
         """Put the tokens of one image in the model's own order.
 
         Args:
@@ -95,6 +97,7 @@ class Stages(ABC):
             tokens: (crops, P, D), projected.
             features: (crops, P, C), before the projector.
             saliency: (crops, P) float32.
+            keys: (crops, P, C'), of the layer that saliency reads; `None` where nobody asked for them.
         """
 
     @property
@@ -161,10 +164,15 @@ class Stages(ABC):
         """What the image processor is told by the model's config rather than by its own."""
         return {}
 
-    def encode(self, images: list[Pixels]) -> list[ImageEncoding]:
-        """Run vision tower and projector over all crops of all images at once, then pack image by image."""
-        features, saliency = self._vision_features(torch.cat([pixels.values for pixels in images]))
-        return self._split(images, self._projector(features), features, saliency)
+    def encode(self, images: list[Pixels], *, keys: bool = False) -> list[ImageEncoding]:
+        """Run vision tower and projector over all crops of all images at once, then pack image by image.
+
+        Args:
+            images: as preprocessed.
+            keys: also keep the keys of the layer that saliency reads.
+        """
+        features, saliency, found = self._vision_features(torch.cat([pixels.values for pixels in images]))
+        return self._split(images, self._projector(features), features, saliency, found if keys else None)
 
     def pixels(self, values: Tensor, sizes: Tensor | None) -> list[Pixels]:
         """Take apart what the processor makes of several images.
@@ -185,34 +193,42 @@ class Stages(ABC):
         """Record what `overheard` needs, while somebody else runs vision tower and projector."""
         return recording(self._recorded | {"projected": self._projector})
 
-    def overheard(self, images: list[Pixels], recorded: Mapping[str, Tensor]) -> list[ImageEncoding]:
-        """Pack images that somebody else has encoded together."""
-        return self._split(images, recorded["projected"], *self._read(recorded))
+    def overheard(
+        self, images: list[Pixels], recorded: Mapping[str, Tensor], *, keys: bool = False
+    ) -> list[ImageEncoding]:
+        """Pack images that somebody else has encoded together; `keys` as of `encode`."""
+        features, saliency, found = self._read(recorded)
+        return self._split(images, recorded["projected"], features, saliency, found if keys else None)
 
-    def _vision_features(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn (crops, 3, H, W) pixels into (crops, P, C) features and (crops, P) float32 saliency, without [CLS].
+    def _vision_features(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn (crops, 3, H, W) pixels into features, saliency and keys of the patches, without [CLS].
 
-        Layers of the tower behind the deepest one that is used do not run.
+        These are (crops, P, C), (crops, P) float32, and (crops, P, C') of the layer that saliency reads. Layers of the
+        tower behind the deepest one that is used do not run.
         """
         with recording(self._recorded, last=self._deepest) as recorded:
             self._tower(values.to(execution_device(self._tower), self._tower.dtype))
         return self._read(recorded)
 
-    def _read(self, recorded: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Make features and saliency of what the tower's modules gave."""
+    def _read(self, recorded: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Make features, saliency and keys of what the tower's modules gave."""
         hidden = [recorded[name] for name in self._features]
         home = recorded[self._last_feature].device
         features = hidden[0] if len(hidden) == 1 else torch.cat([state.to(home) for state in hidden], dim=-1)
         heads = self._vision.num_attention_heads
         scale = (self._vision.hidden_size // heads) ** -0.5
         saliency = self._kind.attention(recorded["query"], recorded["key"], heads, scale)
-        return features[:, self._kind.prefix :], saliency.to(home)
+        patches = slice(self._kind.prefix, None)
+        return features[:, patches], saliency.to(home), recorded["key"][:, patches].to(home)
 
-    def _split(self, images: list[Pixels], tokens: Tensor, features: Tensor, saliency: Tensor) -> list[ImageEncoding]:
+    def _split(
+        self, images: list[Pixels], tokens: Tensor, features: Tensor, saliency: Tensor, keys: Tensor | None
+    ) -> list[ImageEncoding]:
         crops = [len(pixels.values) for pixels in images]
         split = (torch.split(tensor, crops) for tensor in (tokens, features, saliency))
+        keyed = [None] * len(images) if keys is None else torch.split(keys, crops)
         with align_module_device(self.model.model):  # a newline is no layer's weight, and may be offloaded
-            return [self._pack(*parts) for parts in zip(images, *split, strict=True)]
+            return [self._pack(*parts) for parts in zip(images, *split, keyed, strict=True)]
 
     def embed(self, ids: list[int]) -> Tensor:
         """Embed text tokens: (T, D)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adafv.figures.rasters import BOTH, DROPPED, KEPT, SALIENCY, SIMILARITY, UNSEEN, Colour
+from adafv.figures.rasters import BOTH, DROPPED, KEPT, MERGED, SALIENCY, SIMILARITY, UNSEEN, Colour
 from adafv.figures.texts import readable, shortened, width_of, wrapped
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _LINES = 8  # of a question, or an answer, at most
 _WORDS = 4  # that are named at most
+_SEVERAL = 2  # tokens that make an area
 _BETWEEN = " \u00b7 "
 
 
@@ -78,8 +79,19 @@ def number(value: float) -> str:
     return f"{value:#.2g}" if value else "0"
 
 
-def colour(token: VisualToken) -> Colour | None:
-    """Choose the colour of the signal that chose a token; `None` when it was dropped."""
+def areas(explanation: Explanation) -> list[int | None]:
+    """Number for each token the merged area that it is in: that of the kept token; `None` where it is on its own."""
+    sizes = Counter(token.into for token in explanation.tokens)
+    return [None if token.into is None or sizes[token.into] < _SEVERAL else token.into for token in explanation.tokens]
+
+
+def colours(explanation: Explanation) -> list[Colour | None]:
+    """Choose the colour of each token: of the signal that chose it, or that of merged ones; `None` when dropped."""
+    tokens = zip(explanation.tokens, areas(explanation), strict=True)
+    return [_colour(token) if area is None else MERGED for token, area in tokens]
+
+
+def _colour(token: VisualToken) -> Colour | None:
     if not token.kept:
         return None
     if token.by_saliency and token.by_similarity:
@@ -89,8 +101,10 @@ def colour(token: VisualToken) -> Colour | None:
 
 def legend(explanation: Explanation, unseen: bool) -> Sequence[tuple[Colour, str]]:
     """Colours and what they stand for; `unseen` says whether tokens leave some of the image out."""
-    counts = Counter(colour(token) for token in explanation.tokens)
+    counts, merged = Counter(colours(explanation)), set(areas(explanation)) - {None}
     names = {SALIENCY: "saliency", SIMILARITY: "similarity", BOTH: "both"} if explanation.has_split else {KEPT: "kept"}
-    entries = [(known, f"{name} {counts[known]}") for known, name in names.items()]
+    entries = [(known, f"{name} {counts[known]}") for known, name in names.items() if counts[known] or not merged]
+    if merged:
+        entries.append((MERGED, f"{counts[MERGED]} merged into {len(merged)}"))
     entries.append((DROPPED, f"dropped {counts[None]}"))
     return [*entries, (UNSEEN, "not seen")] if unseen else entries

@@ -83,8 +83,9 @@ class _Drawing:
         for name in rasters.RAMPS:
             values = [getattr(token, name) for token in tokens]
             pictures.append(rasters.heat(seen, owners, values, max(values), name))
-        colours = [captions.colour(token) for token in tokens]
-        pictures.append(rasters.fates(seen, owners, colours, rasters.border(owners, self.dpi)))
+        colours = captions.colours(explanation)
+        areas = captions.areas(explanation)
+        pictures.append(rasters.fates(seen, owners, colours, areas, rasters.border(owners, self.dpi)))
         titles = captions.titles(explanation, layer)
         for panel, (spot, picture, title) in enumerate(zip(spots, pictures, titles, strict=True)):
             axes = self._picture(spot, picture)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-SALIENCY, SIMILARITY, BOTH, KEPT = (213, 94, 0), (0, 114, 178), (204, 121, 167), (230, 159, 0)  # Okabe and Ito's
+# Okabe and Ito's.
+SALIENCY, SIMILARITY, BOTH, KEPT, MERGED = (213, 94, 0), (0, 114, 178), (204, 121, 167), (230, 159, 0), (0, 158, 115)
 RAMPS: dict[str, tuple[Colour, ...]] = {  # ColorBrewer's oranges and blues
     "saliency": ((253, 208, 162), (241, 105, 19), (127, 39, 4)),
     "similarity": ((198, 219, 239), (66, 146, 198), (8, 48, 107)),
@@ -29,6 +30,7 @@ RAMPS: dict[str, tuple[Colour, ...]] = {  # ColorBrewer's oranges and blues
 DROPPED, UNSEEN, _STRIPE = (64, 64, 64), (238, 238, 238), (200, 200, 200)
 _DIM = 0.34  # what is left of the light of a dropped token
 _TINT = 0.12  # of a signal's colour over what it chose
+_MEAN = 0.6  # of the mean colour of what was merged over its pixels
 _SLIVER = 1e-6  # pixels of the image that are rounding
 _GROUND = 225  # the grey that a colour bar shows its colours on
 
@@ -129,13 +131,22 @@ def levels_of(values: Sequence[float], top: float) -> NDArray[np.float64]:
     return np.sqrt(np.asarray(values, dtype=np.float64) / (top or 1))
 
 
-def fates(background: Pixels, owners: NDArray[np.int64], colours: Sequence[Colour | None], width: int) -> Pixels:
+def fates(
+    background: Pixels,
+    owners: NDArray[np.int64],
+    colours: Sequence[Colour | None],
+    areas: Sequence[int | None],
+    width: int,
+) -> Pixels:
     """Kept tokens bright and in a border of their colour, dropped ones dimmed.
+
+    What was merged is one area: nearly of one colour, as the language model saw one token, in a border of its own.
 
     Args:
         background: as of `crops`.
         owners: as of `places`.
         colours: of each token, `None` where it is dropped.
+        areas: number of the area that each token was merged into, `None` where it is on its own or dropped.
         width: of the border in pixels, inside the tokens.
     """
     palette = [None, *dict.fromkeys(known for known in colours if known is not None)]
@@ -143,12 +154,27 @@ def fates(background: Pixels, owners: NDArray[np.int64], colours: Sequence[Colou
     kinds = np.array([palette.index(known) for known in colours] + [-1])  # the last one is where there is no token
     kind = kinds[owners]
     colour = table[kind]
-    bright = (1 - _TINT) * background + _TINT * colour
-    edges = _edges(kind, width) & (kind > 0)
+    area = np.array([-1 if number is None else number for number in areas] + [-1])[owners]
+    bright = (1 - _TINT) * _averaged(background, area) + _TINT * colour
+    edges = (_edges(kind, width) | _edges(area, width)) & (kind > 0)
     bright[edges] = colour[edges]
     dim = _DIM * (0.35 * background + 0.65 * _grey(background))
     drawn = np.where(kind[..., None] > 0, bright, np.where(kind[..., None] == 0, dim, background))
     return drawn.round().clip(0, 255).astype(np.uint8)
+
+
+def _averaged(pixels: Pixels, area: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Draw the mean colour of each area over its pixels; -1 is none."""
+    drawn, known = pixels.astype(np.float64), area >= 0
+    if not known.any():
+        return drawn
+    _, numbers = np.unique(area[known], return_inverse=True)
+    counts = np.bincount(numbers)
+    for channel in range(drawn.shape[-1]):
+        values = drawn[..., channel]
+        mean = np.bincount(numbers, weights=values[known]) / counts
+        values[known] = (1 - _MEAN) * values[known] + _MEAN * mean[numbers]
+    return drawn
 
 
 def border(owners: NDArray[np.int64], dpi: int) -> int:

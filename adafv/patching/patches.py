@@ -91,7 +91,7 @@ class Patches:
                 output = encode(*args, **kwargs)
             if sum(len(image.values) for image in pixels) != len(recorded["projected"]):
                 raise InputError("several images in one prompt cannot be pruned", _ONE_IMAGE)
-            images = self._stages.overheard(pixels, recorded)
+            images = self._stages.overheard(pixels, recorded, keys="keys" in pruners.get(self._run.pruner).reads)
             merge = self._merges.get(threading.get_ident())
             if merge is not None:
                 merge.images = images
@@ -149,7 +149,7 @@ class Patches:
         if cache is None or cache.is_compileable or cache.get_seq_length() or whole.shape != ids.shape:
             raise InputError("a pruned prompt needs a cache of its own that grows, and a mask (B, L)", _GENERATE)
         whole = whole.to(ids.device)
-        stays = self._stays(images, ids, whole, inputs_embeds)
+        stays, inputs_embeds = self._chosen(images, ids, whole, inputs_embeds)
         order = stays.int().argsort(dim=1, stable=True)[:, -int(stays.sum(dim=1).max()) :]  # padding first
         fed = stays.gather(1, order).long()
         compact = self._run.positions == "compact"
@@ -160,8 +160,10 @@ class Patches:
             "position_ids": _positions(fed) if compact else _positions(whole).gather(1, order) * fed,
         }
 
-    def _stays(self, images: list[ImageEncoding], ids: Tensor, whole: Tensor, embeddings: Tensor) -> Tensor:
-        """Tell which tokens of the whole prompts stay: (B, L) bool."""
+    def _chosen(
+        self, images: list[ImageEncoding], ids: Tensor, whole: Tensor, embeddings: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tell which tokens of the whole prompts stay, (B, L) bool, and their embeddings, with merged ones in place."""
         slots, stays = ids == self._config.image_token_id, whole.bool()
         rows = slots.any(dim=1).nonzero()[:, 0].tolist()
         copies = len(rows) // len(images) or 1  # of each prompt: one for each beam
@@ -180,10 +182,15 @@ class Patches:
             requests.append(Request(Question(row // copies, None, ""), prompt, image.to(ids.device)))
             texts.append(embeddings[row, text])
         kept = self._pipeline.prune(requests, texts, self._run, Stopwatch())
+        if any(one.into is not None for one in kept):
+            embeddings = embeddings.clone()
         for number, (row, place) in enumerate(zip(rows, places, strict=True)):
+            one = kept[number // copies]
             stays[row, place] = False
-            stays[row, place[kept[number // copies].places]] = True
-        return stays
+            stays[row, place[one.places]] = True
+            if one.into is not None:
+                embeddings[row, place[one.places]] = one.tokens.to(embeddings)
+        return stays, embeddings
 
 
 def _next(

@@ -20,9 +20,12 @@ from adafv.errors import InputError, shown
 if TYPE_CHECKING:
     from adafv.evidence import Evidence, Selection
 
-BUILT_IN = ("adafv", "saliency", "similarity", "divprune", "cdpruner", "scope", "mmtok", "uniform", "random", "none")
+BUILT_IN = (
+    "adafv", "saliency", "similarity", "divprune", "cdpruner", "scope", "mmtok", "visionzip", "pool", "uniform",
+    "random", "none",
+)  # fmt: skip
 GROUP = "adafv.pruners"
-READABLE = frozenset({"text", "tokens", "features"})
+READABLE = frozenset({"text", "tokens", "features", "keys"})
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Work:
         question: text tokens that are the question's own.
         hidden: D, width of a visual token.
         features: C, width of the vision tower's features.
+        keys: C', width of its keys.
     """
 
     visual: int
@@ -42,6 +46,7 @@ class Work:
     question: int
     hidden: int
     features: int
+    keys: int = 0
 
 
 def _nothing(_work: Work) -> int:
@@ -50,14 +55,15 @@ def _nothing(_work: Work) -> int:
 
 @dataclass(frozen=True)
 class Pruner:
-    """A way to choose visual tokens.
+    """A way to choose visual tokens, and perhaps to merge others into them.
 
     Args:
         select: `(evidence, keep)` to the `keep` tokens kept of each image, where `keep` is less than any image has;
             those that come with adafv are tested to keep all of one when asked to, as well.
-        reads: which parts of the evidence it looks at, of `text` (cosine and similarity), `tokens` and `features`.
-            What it does not look at is neither computed nor charged.
-        flops: cost of selecting for one image, in closed form. The similarity matrix is counted separately, as `score`.
+        reads: which parts of the evidence it looks at, of `text` (cosine and similarity), `tokens`, `features` and
+            `keys`. What it does not look at is neither computed nor charged.
+        flops: cost of selecting for one image, in closed form; a merger's has `adafv.flops.merge` in it. The similarity
+            matrix is counted separately, as `score`.
     """
 
     select: Callable[[Evidence, int], Selection]

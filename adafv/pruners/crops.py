@@ -7,7 +7,7 @@ A crop becomes a row of a batch, so no pruner knows of it, another package's nei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,11 +61,14 @@ class _Crop:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What is kept of a crop, as of `Selection`, by the image's own indices."""
+    """What is kept of a crop, and what is merged of it, as of `Selection`, by the image's own indices."""
 
+    crop: _Crop
     indices: Tensor
     by_saliency: Tensor | None
     by_similarity: Tensor | None
+    into: Tensor | None
+    weights: Tensor | None
 
 
 def each(
@@ -90,14 +93,25 @@ def each(
                 todo.setdefault(share, []).append(crop)
             else:
                 both = torch.ones_like(crop.places, dtype=torch.bool)
-                chosen[crop.image].append(_Chosen(crop.places, both, both))
+                chosen[crop.image].append(_Chosen(crop, crop.places, both, both, None, None))
     for share, crops in todo.items():
         selection = choose(_rows(evidence, crops, rescore=rescore), share)
         for row, crop in enumerate(crops):
-            masks = (selection.by_saliency, selection.by_similarity)
-            indices = crop.places[selection.indices[row]]
-            chosen[crop.image].append(_Chosen(indices, *(None if mask is None else mask[row] for mask in masks)))
-    return _joined(chosen)
+            chosen[crop.image].append(_own(crop, selection, row))
+    return _joined(chosen, evidence)
+
+
+def _own(crop: _Crop, selection: Selection, row: int) -> _Chosen:
+    """Say by the image's own indices what one row of a selection says of a crop."""
+    into, weights = (
+        None if values is None else values[row, : len(crop.places)] for values in (selection.into, selection.weights)
+    )
+    if into is not None:
+        into = torch.where(into < 0, -1, crop.places[into.clamp(min=0)])
+    saliency, similarity = (
+        None if mask is None else mask[row] for mask in (selection.by_saliency, selection.by_similarity)
+    )
+    return _Chosen(crop, crop.places[selection.indices[row]], saliency, similarity, into, weights)
 
 
 def _crops(evidence: Evidence) -> list[list[_Crop]]:
@@ -148,6 +162,7 @@ def _rows(evidence: Evidence, crops: Sequence[_Crop], *, rescore: bool) -> Evide
         question_mask=question,
         tokens=rows("tokens"),
         features=rows("features"),
+        keys=rows("keys"),
         valid=rows("valid"),
         crop=torch.zeros_like(rows("crop")),
         cell=rows("cell"),
@@ -158,12 +173,26 @@ def _rows(evidence: Evidence, crops: Sequence[_Crop], *, rescore: bool) -> Evide
     )
 
 
-def _joined(chosen: Sequence[Sequence[_Chosen]]) -> Selection:
-    """Put together what is kept of the crops of each image, in position order."""
+def _joined(chosen: Sequence[Sequence[_Chosen]], evidence: Evidence) -> Selection:
+    """Put together what is kept of the crops of each image, in position order, and what is merged."""
     indices, order = torch.stack([torch.cat([part.indices for part in parts]) for parts in chosen]).sort(dim=1)
-    masks = []
-    for name in ("by_saliency", "by_similarity"):
+
+    def mask(name: str) -> Tensor | None:
         rows = [[getattr(part, name) for part in parts] for parts in chosen]
-        said = not any(mask is None for row in rows for mask in row)
-        masks.append(torch.stack([torch.cat(row) for row in rows]).gather(1, order) if said else None)
-    return Selection(indices, *masks)
+        if any(said is None for row in rows for said in row):
+            return None
+        return torch.stack([torch.cat(row) for row in rows]).gather(1, order)
+
+    split = Selection(indices, mask("by_saliency"), mask("by_similarity"))
+    if all(part.into is None for parts in chosen for part in parts):
+        return split
+    into = torch.full_like(evidence.crop, -1).scatter_(1, indices, indices)  # where a crop merges nothing
+    weighted = any(part.weights is not None for parts in chosen for part in parts)
+    weights = torch.ones_like(evidence.saliency) if weighted else None
+    for image, parts in enumerate(chosen):
+        for part in parts:
+            if part.into is not None:
+                into[image, part.crop.places] = part.into
+            if weights is not None and part.weights is not None:
+                weights[image, part.crop.places] = part.weights
+    return replace(split, into=into, weights=weights)

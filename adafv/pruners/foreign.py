@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from adafv.errors import AdaFVError, InputError
 from adafv.evidence import Evidence, Selection
@@ -15,6 +16,10 @@ from adafv.memory import is_out_of_memory
 from adafv.pruners import READABLE, Pruner, Work
 
 _T = TypeVar("_T")
+_PROMISE = (
+    "every row holds exactly `keep` distinct, ascending, valid indices; a merger's `into` names one of them for each "
+    "candidate, or -1, and its `weights` are not negative and not all zero in any mean"
+)
 
 
 def load(point: EntryPoint) -> Pruner:
@@ -40,7 +45,7 @@ def load(point: EntryPoint) -> Pruner:
         selection = _called(where, inner.select, evidence, keep)
         fault = _fault(selection, evidence, keep)
         if fault:
-            raise InputError(f"{where} {fault}", "every row holds exactly `keep` distinct, ascending, valid indices")
+            raise InputError(f"{where} {fault}", _PROMISE)
         return selection
 
     def counted(work: Work) -> int:
@@ -77,7 +82,46 @@ def _fault(selection: Selection, evidence: Evidence, keep: int) -> str:
         return f"answered indices outside of 0 to {evidence.valid.shape[1] - 1}"
     if not bool(evidence.valid.gather(1, indices).all()):
         return "kept padding"
-    return ""
+    return "" if selection.into is None and selection.weights is None else _merging_fault(selection, evidence)
+
+
+def _merging_fault(selection: Selection, evidence: Evidence) -> str:
+    """Tell what is wrong with what is merged; empty when nothing is."""
+    indices, into, weights, valid = selection.indices, selection.into, selection.weights, evidence.valid
+    if into is None:
+        return "answered weights without into"
+    for name, tensor, dtype in (("into", into, torch.int64), ("weights", weights, torch.float32)):
+        fault = "" if tensor is None else _misfit(tensor, (valid.shape[0], valid.shape[1]), dtype, valid.device)
+        if fault:
+            return f"answered {name} {fault}"
+    return _astray(into, indices, valid) or ("" if weights is None else _weight_fault(into, weights, indices))
+
+
+def _astray(into: Tensor, indices: Tensor, valid: Tensor) -> str:
+    """Tell which candidate goes where it cannot; empty when none does."""
+    kept = torch.zeros_like(valid).scatter_(1, indices, True)
+    outside, last = (into < -1) | (into >= valid.shape[1]), valid.shape[1] - 1
+    if bool(outside.any()):
+        return f"merges into {int(into[outside][0])}, which is outside of -1 to {last}"
+    if bool((into >= 0)[~valid].any()):
+        return "merges padding"
+    lost = (into >= 0) & ~kept.gather(1, into.clamp(min=0))
+    if bool(lost.any()):
+        return f"merges into {int(into[lost][0])}, which it does not keep"
+    elsewhere = into.gather(1, indices) != indices
+    return (
+        f"does not merge {int(indices[elsewhere][0])} into itself, though it keeps it" if bool(elsewhere.any()) else ""
+    )
+
+
+def _weight_fault(into: Tensor, weights: Tensor, indices: Tensor) -> str:
+    used = weights.masked_fill(into < 0, 0.0)
+    bad = used[~torch.isfinite(used) | (used < 0)]
+    if len(bad):
+        return f"answered a weight of {bad[0].item():g}"
+    sums = torch.zeros_like(used).scatter_add_(1, into.clamp(min=0), used).gather(1, indices)
+    empty = indices[sums <= 0]
+    return f"answered weights that sum to nothing for what is merged into {int(empty[0])}" if len(empty) else ""
 
 
 def _misfit(found: object, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> str:

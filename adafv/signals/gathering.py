@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from adafv.encoding import ImageEncoding
+from adafv.errors import InputError
 from adafv.evidence import Evidence
 from adafv.signals.similarity import cosines, text_to_image
 
@@ -28,8 +29,14 @@ def gather_evidence(
         spans: which of these text tokens are the question's own, as in `Prompt.question_span`; all count as such where
             that leaves none.
         seeds: for pruners that draw.
-        reads: of `text`, `tokens`, `features`: what the pruner looks at; the rest is left empty.
+        reads: of `text`, `tokens`, `features`, `keys`: what the pruner looks at; the rest is left empty.
+
+    Raises:
+        InputError: keys of an image that was encoded without.
     """
+    keyed = [image.keys if "keys" in reads else image.features[:, :0] for image in images]
+    if any(keys is None for keys in keyed):
+        raise InputError("an image was encoded without the keys that the pruner reads", "encode it for this pruner")
     texts = [text if "text" in reads else text[:0] for text in texts]
     saliency = _padded([image.saliency for image in images])
     cosine = saliency.new_zeros(len(images), max(map(len, texts)), saliency.shape[1])
@@ -47,6 +54,7 @@ def gather_evidence(
         question_mask=question,
         tokens=_padded([image.tokens if "tokens" in reads else image.tokens[:, :0] for image in images]),
         features=_padded([image.features if "features" in reads else image.features[:, :0] for image in images]),
+        keys=_padded([keys for keys in keyed if keys is not None]),
         valid=_padded([torch.ones_like(image.candidates, dtype=torch.bool) for image in images]),
         crop=_padded([image.crop for image in images]),
         cell=_padded([image.cell for image in images]),

@@ -68,7 +68,7 @@ class EncoderCache:
         encoded: dict[str, ImageEncoding] = {}
         for group in _groups(images):
             watch = Stopwatch(self._pipeline.devices)
-            encodings = self._pipeline.encode([images[key].pixels for key in group], watch)
+            encodings = self._pipeline.encode([images[key].pixels for key in group], watch, self._runs)
             for key, encoding in zip(group, encodings, strict=True):
                 encoded[key] = encoding
                 cost = EncodingCost(images[key].seconds, watch["vision"] / len(group))

@@ -105,7 +105,8 @@ def _tokens(text: Text, answer: Answer, tokens: TokenCounts, bars: bool) -> None
         split = f"{tokens.from_saliency} by saliency, {tokens.from_similarity} by similarity"
         _line(text, "", f"{split}, {tokens.from_both} of them by both")
     elif answer.pruner is not None and tokens.kept < tokens.visual:
-        _line(text, "", f"chosen by {answer.pruner}")
+        merged = f"; {tokens.merged} others are merged into them" if tokens.merged else ""
+        _line(text, "", f"chosen by {answer.pruner}{merged}")
     if answer.keep is not None and Budget.parse(answer.keep).held is not None:
         _line(text, "", f"as many as this image and question need ({answer.keep})")
 
