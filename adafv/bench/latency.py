@@ -61,7 +61,7 @@ class Latency:
         subject, peak = self._subject, Peak(self._subject.devices)
         run = subject.run_settings(self._keeps[name], self._new, self._pruner)
         with peak.watched():
-            encoding, cost = subject.model.encode(self._question.image)
+            encoding, cost = subject.model.encode(self._question.image, run)
             request = Request(self._question, subject.model.render(self._question, run), encoding, cost)
             (answer,) = subject.model.run([request], run)
         self._answers[name], self._peaks[name] = answer, peak.bytes

@@ -54,7 +54,9 @@ class Selection:
         """Encode the pictures when they are first needed: the section may never run."""
         model, run = self._subject.model, self._subject.run_settings(self._keep, 1)
         if not self._requests:
-            encodings = [model.encode(picture)[0] for picture in self._subject.pictures[: self._size]]
+            pipeline, runs = model.pipeline, [self._subject.run_settings(self._keep, 1, name) for name in self._names]
+            pixels = [pipeline.preprocess(picture) for picture in self._subject.pictures[: self._size]]
+            encodings = [pipeline.encode([one], Stopwatch(self._subject.devices), runs)[0] for one in pixels]
             self._requests = [
                 Request(question, model.render(question, run), encodings[number % len(encodings)])
                 for number, question in enumerate(self._subject.questions(self._size, 1))

@@ -42,7 +42,7 @@ class Synchronisations:
 
     def _count(self, name: str) -> Sample:
         model, run = self._subject.model, self._subject.run_settings(self._keep, self._new, name)
-        encoding, cost = model.encode(self._subject.pictures[0])
+        encoding, cost = model.encode(self._subject.pictures[0], run)
         questions = self._subject.questions(self._size, self._size)
         requests = [Request(one, model.render(one, run), encoding, cost) for one in questions]
         with warnings.catch_warnings(record=True) as noted:

@@ -36,10 +36,12 @@ _LOOKS = {  # told apart by those who see few colours, and by their marks in pri
     "cdpruner": ("#b07d00", "v"),
     "scope": ("#3aa0d8", "P"),
     "mmtok": ("#332288", "X"),
+    "visionzip": ("#882255", "*"),
+    "pool": ("#117733", "p"),
     "uniform": ("#555555", "<"),
     "random": ("#8a8a8a", ">"),
 }
-_MORE = [("#882255", "*"), ("#117733", "p"), ("#7a7a1f", "h"), ("#cc6677", "d"), ("#44aa99", "8")]
+_MORE = [("#7a7a1f", "h"), ("#cc6677", "d"), ("#44aa99", "8")]
 _QUALITIES = {"exact": "accuracy", "vqa": "VQA accuracy", "yes-no": "accuracy (yes or no)"}
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "adafv", "pdf.fonttype": 42, "text.parse_math": False}
 
