@@ -80,9 +80,8 @@ class Pipeline:
             InputError: saliency that is not finite.
             OutOfMemoryError: too many crops at once.
         """
-        keys = any("keys" in pruners.get(run.pruner).reads for run in runs)
         with watch.span("vision"), memory_explained():
-            encodings = [encoding.to(self.home) for encoding in self.stages.encode(images, keys=keys)]
+            encodings = [encoding.to(self.home) for encoding in self.stages.encode(images, keys=reads_keys(runs))]
         for encoding in encodings:
             check_scores("saliency", encoding.saliency)
         return encodings
@@ -181,6 +180,11 @@ class Pipeline:
                 "ask a shorter question, or keep fewer visual tokens (--keep)",
             )
         return self.context - text - visual + 1
+
+
+def reads_keys(runs: Iterable[RunSettings]) -> bool:
+    """Tell whether the pruner of any run reads the vision tower's keys, which only then are part of an encoding."""
+    return any("keys" in pruners.get(run.pruner).reads for run in runs)
 
 
 def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: RunSettings) -> Spliced:

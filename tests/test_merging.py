@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import adafv
-from adafv import InputError, Question, RunSettings, pruners
+from adafv import BatchSettings, InputError, Question, RunSettings, pruners
 from adafv.choosing import Kept
 from adafv.encoding import ImageEncoding
 from adafv.evidence import Selection
@@ -149,6 +149,19 @@ def test_keys_are_held_for_those_alone_who_read_them(llava: adafv.Model, monkeyp
         ((*answers,),) = llava.sweep([Question(0, image, QUESTION)], runs)
         assert [answer.error for answer in answers] == [None] * 3
     assert [encoding.keys is None for encoding in seen] == [True, False]
+
+
+def test_a_folder_of_encodings_holds_those_with_keys_apart(llava: adafv.Model, tmp_path: Path) -> None:
+    encoded = []
+    for name in ("adafv", "visionzip", "visionzip", "pool"):
+        stream = llava.stream(
+            [Question(0, noise(60, 60), QUESTION)], RunSettings(keep=7, pruner=name, max_new_tokens=1),
+            BatchSettings(encodings=str(tmp_path)),
+        )  # fmt: skip
+        (answer,) = stream
+        assert answer.error is None
+        encoded.append(stream.stats.images_encoded)
+    assert encoded == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("name", MERGED)

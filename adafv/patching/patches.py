@@ -22,7 +22,7 @@ from adafv.encoding import ImageEncoding
 from adafv.errors import InputError
 from adafv.evidence import check_scores
 from adafv.families.base import Family
-from adafv.pipeline import Pipeline
+from adafv.pipeline import Pipeline, reads_keys
 from adafv.prompt import Prompt
 from adafv.records import Question
 from adafv.request import Request
@@ -91,7 +91,7 @@ class Patches:
                 output = encode(*args, **kwargs)
             if sum(len(image.values) for image in pixels) != len(recorded["projected"]):
                 raise InputError("several images in one prompt cannot be pruned", _ONE_IMAGE)
-            images = self._stages.overheard(pixels, recorded, keys="keys" in pruners.get(self._run.pruner).reads)
+            images = self._stages.overheard(pixels, recorded, keys=reads_keys([self._run]))
             merge = self._merges.get(threading.get_ident())
             if merge is not None:
                 merge.images = images

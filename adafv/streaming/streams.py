@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
+from adafv.pipeline import reads_keys
 from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, RunSettings
 from adafv.streaming.answerer import Answerer, StreamStats, Suspect
@@ -41,7 +42,7 @@ class SweepStream(Iterator[list[Answer]]):
         self.stats = StreamStats(batch_size=_FIRST_BATCH if batch.batch_size == "auto" else batch.batch_size)
         self._stop = stop or threading.Event()
         largest = _LARGEST_BATCH if batch.batch_size == "auto" else batch.batch_size
-        store = _store(model, runs[0], batch)
+        store = _store(model, runs, batch)
         cache = EncoderCache(model.pipeline, batch.cache_bytes, runs, store)
         self._prefetcher = Prefetcher(
             items,
@@ -93,13 +94,13 @@ class SweepStream(Iterator[list[Answer]]):
             self._prefetcher.close()
 
 
-def _store(model: Answerer, run: RunSettings, batch: BatchSettings) -> EncodingStore | None:
-    """Open the folder of encodings, where there is one; padding is part of what they are told apart by."""
+def _store(model: Answerer, runs: Sequence[RunSettings], batch: BatchSettings) -> EncodingStore | None:
+    """Open the folder of encodings, where there is one; they are told apart by padding, and by having keys, too."""
     if batch.encodings is None:
         return None
     pipeline = model.pipeline
-    padded = pipeline.stages.padded(run.pad, run.protocol)
-    fingerprint = f"{model.vision_fingerprint()} {padded}"
+    padded = pipeline.stages.padded(runs[0].pad, runs[0].protocol)
+    fingerprint = f"{model.vision_fingerprint()} {padded}" + " keys" * reads_keys(runs)
     return EncodingStore(batch.encodings, fingerprint, batch.encodings_bytes, pipeline.home)
 
 
