@@ -156,7 +156,8 @@ class RunSettings:
     budget: Budget = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "budget", Budget.parse(self.keep))
+        blind = self.pruner == pruners.FLOOR
+        object.__setattr__(self, "budget", Budget("0", count=0) if blind else Budget.parse(self.keep))
         object.__setattr__(self, "keep", self.budget.text)  # 64 and "64", 25% and 25.0% are one setting
         _check_text("pruner", self.pruner)
         pruners.check(self.pruner)
@@ -185,8 +186,8 @@ class RunSettings:
         return self.crop_budget == "each" or (self.protocol is not None and self.pruner in PUBLISHED_BY_CROP)
 
     def keeping(self, keep: Budget | str | int | None) -> RunSettings:
-        """Change the budget to a question's own, where it has one; a run that prunes nothing stays as it is."""
-        return self if keep is None or self.pruner == "none" else _keeping(self, keep)
+        """Change the budget to a question's own, where it has one; a run that keeps all, or nothing, stays as it is."""
+        return self if keep is None or self.pruner in ("none", pruners.FLOOR) else _keeping(self, keep)
 
     @property
     def named(self) -> dict[str, Any]:

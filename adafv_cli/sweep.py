@@ -16,7 +16,7 @@ from adafv.errors import AdaFVError, shown
 from adafv.quality.metrics import METRICS
 from adafv.quality.reference import Reference
 from adafv.settings import Positions, RunSettings
-from adafv.streaming.runs import grid
+from adafv.streaming.runs import blind, grid
 from adafv_cli.batch import all_settings, made_with
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
@@ -95,6 +95,9 @@ class SweepFlags:
     against: Annotated[
         str | None, _flag(metavar="PRUNER[@KEEP]", help="Paired differences to this setting, or to this pruner, too.")
     ] = None
+    floors: Annotated[
+        bool, _flag("--floors", help="What is right without the image, and how far from there each setting comes.")
+    ] = False
     plot: Annotated[Path | None, _flag(metavar="FILE", help="Draw quality against cost: a .png, .svg or .pdf.")] = None
 
     def wanted(self, output: OutputFlags, runs: Sequence[RunSettings]) -> Wanted:
@@ -108,7 +111,9 @@ class SweepFlags:
         if not 0 <= self.tolerance <= 100:
             what = f"--tolerance: {self.tolerance} is not between 0 and 100"
             raise UsageError(what, "give points of percent: 1 lets accuracy fall from 80 to 79")
-        return Wanted(self.metric, self.tolerance, self.by, self.plot, output.as_json, self._reference(runs))
+        return Wanted(
+            self.metric, self.tolerance, self.by, self.plot, output.as_json, self._reference(runs), self.floors
+        )
 
     def _reference(self, runs: Sequence[RunSettings]) -> Reference | None:
         if self.against is None:
@@ -142,6 +147,8 @@ def sweep(
     load_settings, runs, batch_settings = load.settings(ctx), run.runs(ctx), flags.settings()
     load.check(runs[0])
     wanted = sweep.wanted(output, runs)
+    if sweep.floors:
+        runs.append(blind(runs[0]))
     shard = Shard.parse(flags.shard)
     lines = Source.of(source, flags.image_folder, streams)
     flags.check_files(streams, lines.file, sweep.plot)

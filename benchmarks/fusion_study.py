@@ -74,7 +74,8 @@ class Study:
         scenes = dict.fromkeys((probe.series, probe.scene) for probe in self.asked)
         numbers = {scene: number for number, scene in enumerate(scenes)}
         images, gain = np.array([numbers[probe.series, probe.scene] for probe in self.asked]), first - second
-        (found,) = changes([moments(images, gain.clip(0), (-gain).clip(0), np.ones(len(gain)))])
+        sums = [moments(images, gain.clip(0), (-gain).clip(0), np.ones(len(gain)))]
+        (found,) = changes(sums, sums)
         return (
             "" if found is None else f"{100 * found.value:+.1f}, {100 * found.low():+.1f} to {100 * found.high():+.1f}"
         )

@@ -54,7 +54,7 @@ ROOMS: dict[str, str] = {
     "explanation": "families figures notebook records",
     "explaining": "choosing explanation pipeline records request settings words",
     "report": "costs pipeline records request settings",
-    "streaming": "encoding errors images memory pipeline prompt records request settings timing",
+    "streaming": "encoding errors images memory pipeline prompt pruners records request settings timing",
     "figures": "",
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
     " records report request settings setup timing",

@@ -19,7 +19,8 @@ def poisson_below(most: int, mean: float) -> float:
 
 
 def change_of(gain: np.ndarray, images: np.ndarray) -> Change:
-    found = changes([moments(images, np.maximum(gain, 0), np.maximum(-gain, 0), np.ones(len(gain)))])[0]
+    sums = [moments(images, np.maximum(gain, 0), np.maximum(-gain, 0), np.ones(len(gain)))]
+    (found,) = changes(sums, sums)
     assert found is not None
     return found
 
@@ -110,7 +111,8 @@ def test_the_lower_end_is_no_lower_than_it_has_to_be() -> None:
 
 def shares_of(marks: Sequence[Sequence[float]], images: Sequence[int]) -> list[Part]:
     numbers = np.array(images)
-    found = parts([moments(numbers, np.zeros(len(one)), np.array(one), np.ones(len(one))) for one in marks])
+    sums = [moments(numbers, np.zeros(len(one)), np.array(one), np.ones(len(one))) for one in marks]
+    found = parts(sums, sums)
     assert all(found)
     return found  # type: ignore[return-value]
 
@@ -141,7 +143,7 @@ def test_what_is_not_counted_is_no_image() -> None:
     found = moments(images, nothing, lost, counted)
     assert found == moments(np.arange(50), nothing[:50], lost[:50], counted[:50])
     assert moments(images, nothing, nothing, nothing) is None
-    assert changes([None, found])[0] is None and parts([None])[0] is None
+    assert changes([None, found], [found])[0] is None and parts([None], []) == [None]
 
 
 def test_how_many_images_it_takes() -> None:

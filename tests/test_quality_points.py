@@ -135,7 +135,7 @@ def test_json_has_a_stable_order_and_nothing_that_is_no_json() -> None:
     objects = [json.loads(json.dumps(point.to_json(), allow_nan=False)) for point in found]
     assert list(objects[0]) == [
         "pruner", "keep", "questions", "failed", "accuracy", "yes_no", "agreement", "difference", "tokens", "flops",
-        "latency_s", "questions_per_s", "memory_bytes", "recommended", "groups",
+        "latency_s", "questions_per_s", "memory_bytes", "recommended", "macro", "groups",
     ]  # fmt: skip
     assert objects[1]["accuracy"] is None and objects[1]["latency_s"] is None
     assert list(objects[0]["groups"]["x"]) == ["accuracy", "yes_no", "agreement", "difference"]

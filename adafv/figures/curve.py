@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from adafv.figures.differences import draw_differences
 from adafv.figures.formats import METADATA
 from adafv.figures.placing import spread
-from adafv.figures.texts import families, readable, shortened, width_of
+from adafv.figures.texts import families, heading_of, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,6 +81,7 @@ class _Curve:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
+        points = [point for point in points if not point.is_floor]  # whose 0 tokens no logarithm has
         self.whole = next((point for point in points if point.is_unpruned and point.tokens), None)
         self.lines: dict[str, list[Point]] = {}
         for point in points:
@@ -212,7 +213,7 @@ class _Curve:
         questions, advice = max(point.questions for point in points), self._advice()
         said = f"{questions:,} question{'s' * (questions != 1)}{' (partial)' if partial else ''}"
         room = (0.95 * 72 * _SIZE[0] - width_of(advice, _TEXT)) / _BOLD
-        title, heading = _title(model, said, room), 1 - 0.045 * _SIZE[1] / self.height
+        title, heading = heading_of(model, said, room, _TITLE), 1 - 0.045 * _SIZE[1] / self.height
         style: dict[str, Any] = {"fontsize": _TITLE, "fontweight": "bold", "family": families(title)}
         self.figure.text(0.02, heading, title, color=_INK, va="center", **style)
         self.figure.text(0.98, heading, advice, fontsize=_TEXT, color=_INK, ha="right", va="center")
@@ -237,16 +238,6 @@ class _Curve:
 
 def _kept(point: Point) -> float:
     return point.tokens["kept"] if point.tokens else 0.0
-
-
-def _title(model: str, said: str, room: float) -> str:
-    """Fit the title into `room` points: the checkpoint's whole name, the end of its path, or as much of it as fits."""
-    name = readable(model)
-    if not name:
-        return said
-    if width_of(f"{name}, {said}", _TITLE) > room:
-        name = name.rstrip("/").rpartition("/")[2] or name
-    return f"{shortened(name, room - width_of(f', {said}', _TITLE), _TITLE)}, {said}"
 
 
 def _number(value: float) -> str:

@@ -103,3 +103,13 @@ def _others() -> tuple[str, ...]:
             except (OSError, RuntimeError):
                 continue
     return tuple(dict.fromkeys(found))
+
+
+def heading_of(model: str, said: str, room: float, size: float) -> str:
+    """Fit the title into `room` points: the checkpoint's whole name, the end of its path, or as much of it as fits."""
+    name = readable(model)
+    if not name:
+        return said
+    if width_of(f"{name}, {said}", size) > room:
+        name = name.rstrip("/").rpartition("/")[2] or name
+    return f"{shortened(name, room - width_of(f', {said}', size), size)}, {said}"

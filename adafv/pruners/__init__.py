@@ -24,6 +24,7 @@ BUILT_IN = (
     "adafv", "saliency", "similarity", "divprune", "cdpruner", "scope", "mmtok", "visionzip", "pool", "uniform",
     "random", "none",
 )  # fmt: skip
+FLOOR = "blind"  # what an answer without the image is reported as: of no use to anybody but a sweep, so in no list
 GROUP = "adafv.pruners"
 READABLE = frozenset({"text", "tokens", "features", "keys"})
 
@@ -88,7 +89,7 @@ def names() -> tuple[str, ...]:
 
 def check(name: str) -> None:
     """Raise `InputError` when there is no pruner of that name."""
-    if name not in BUILT_IN and name not in _others():
+    if name not in (*BUILT_IN, FLOOR) and name not in _others():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"pruner: {shown(name)} is unknown", f"{hint}choose from {', '.join(names())}")
@@ -102,7 +103,7 @@ def get(name: str) -> Pruner:
         InputError: there is none, or another package's cannot be used.
     """
     check(name)
-    if name in BUILT_IN:
+    if name in (*BUILT_IN, FLOOR):
         pruner: Pruner = importlib.import_module(f"adafv.pruners.{name.replace('-', '_')}").PRUNER
         return pruner
     from adafv.pruners.foreign import load
@@ -113,4 +114,4 @@ def get(name: str) -> Pruner:
 @cache
 def _others() -> dict[str, EntryPoint]:
     """Pruners that other installed packages registered; a name of ours stays ours."""
-    return {found.name: found for found in entry_points(group=GROUP) if found.name not in BUILT_IN}
+    return {found.name: found for found in entry_points(group=GROUP) if found.name not in (*BUILT_IN, FLOOR)}

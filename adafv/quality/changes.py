@@ -132,16 +132,19 @@ def moments(images: NDArray[np.intp], gained: Floats, lost: Floats, counted: Flo
     return Moments(rise, fall, variances, correlation, float((up @ up) + (down @ down)), count)
 
 
-def changes(found: Sequence[Moments | None], *, gains: bool = True) -> list[Change | None]:
+def changes(
+    found: Sequence[Moments | None], learnt: Sequence[Moments | None], *, gains: bool = True
+) -> list[Change | None]:
     """Make changes of their moments.
 
     One more image may lose as much as is halfway between what images lose that lose anything, and all of an image.
 
     Args:
         found: one for each setting of a sweep.
+        learnt: those from which it is learnt what images lose.
         gains: whether there can be any.
     """
-    usual, made = _usual(found), list[Change | None]()
+    usual, made = _usual(learnt), list[Change | None]()
     for one in found:
         if one is None:
             made.append(None)
@@ -153,17 +156,17 @@ def changes(found: Sequence[Moments | None], *, gains: bool = True) -> list[Chan
     return made
 
 
-def parts(found: Sequence[Moments | None]) -> list[Part | None]:
+def parts(found: Sequence[Moments | None], learnt: Sequence[Moments | None]) -> list[Part | None]:
     """Make parts of what was lost. No promise rests on them: one more image may lose what images lose otherwise."""
-    usual = _usual(found)
+    usual = _usual(learnt)
     return [None if one is None else Part(one.lost, one.variances[1], min(usual, 1 / one.images)) for one in found]
 
 
 def _usual(found: Sequence[Moments | None]) -> float:
     """Work out what an image loses or gains that loses or gains anything, the more often the more it loses.
 
-    It is learnt from all settings together, so that one under which nothing changed is not thought less certain than
-    one under which little did.
+    It is learnt from several settings together, so that one under which nothing changed is not thought less certain
+    than one under which little did.
     """
     known = [one for one in found if one is not None]
     moved = sum(one.gained + one.lost for one in known)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adafv.quality.qualities import Marks, Quality, plain
+from adafv.quality.intervals import Interval
+from adafv.quality.qualities import FLOOR, Marks, Quality, plain
 from adafv.quality.reference import Reference
 from adafv.quality.sheet import ANSWERED, COMPACT, FAILED, Sheet
 
@@ -17,7 +19,11 @@ _MOST_GROUPS = 40
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: `questions` answered and `failed`, quality, and cost as means, of times medians."""
+    """One setting: `questions` answered and `failed`, quality, and cost as means, of times medians.
+
+    `macro` is the mean over the groups, of accuracies where answers are known, else of agreements. `headroom` is the
+    share of the way from what is right without the image to the unpruned model.
+    """
 
     pruner: str
     keep: str
@@ -30,6 +36,8 @@ class Point:
     questions_per_s: float | None
     memory_bytes: dict[str, float] | None
     recommended: bool = False
+    macro: Interval | None = None
+    headroom: float | None = None
     groups: dict[str, Quality] | None = None
     positions: str = COMPACT
 
@@ -49,6 +57,11 @@ class Point:
         """Whether this is the model as it was."""
         return self.pruner == "none"
 
+    @property
+    def is_floor(self) -> bool:
+        """Whether this is the model without the image."""
+        return self.pruner == FLOOR
+
     def to_json(self) -> dict[str, Any]:
         """Make a JSON object in the documented key order."""
         found: dict[str, Any] = plain(asdict(replace(self, groups=None)))
@@ -56,6 +69,9 @@ class Point:
         counts = {name: found.pop(name) for name in ("questions", "failed")}
         for name in ("pruner", "keep", "positions", "groups"):
             del found[name]
+        for name in ("macro", "headroom"):
+            if getattr(self, name) is None:
+                del found[name]
         if self.groups is not None:
             found["groups"] = {name: one.to_json() for name, one in self.groups.items()}
         return {**self.setting, **counts, **self.quality.to_json(), **found}
@@ -78,7 +94,9 @@ def _points(sheet: Sheet, metric: str, against: Reference | None) -> list[Point]
     if not marks.rows.any():
         return []
     overall = marks.qualities(marks.answered)
-    groups = {name: marks.qualities(rows) for name, rows in _groups(sheet, marks.answered).items()}
+    rows_of = _groups(sheet, marks.answered)
+    groups = {name: marks.qualities(rows) for name, rows in rows_of.items()}
+    macro = marks.macro(list(rows_of.values())) if sheet.by is not None else [None] * len(overall)
     found = []
     for place, (setting, column) in enumerate(zip(sheet.settings, sheet.columns, strict=True)):
         state, costs = np.asarray(column.state), column.costs
@@ -96,10 +114,44 @@ def _points(sheet: Sheet, metric: str, against: Reference | None) -> list[Point]
                 latency_s=costs.medians(),
                 questions_per_s=costs.questions_per_s(),
                 memory_bytes=costs.means("memory_bytes"),
+                macro=macro[place],
                 groups=None if sheet.by is None else {name: group[place] for name, group in groups.items()},
             )
         )
     return found
+
+
+@dataclass(frozen=True)
+class Floors:
+    """How much is right without looking: by the model without the image, and by the commonest answer of each group."""
+
+    no_image: float | None
+    commonest: float | None
+
+    @property
+    def highest(self) -> float | None:
+        """The one that is harder to beat."""
+        return max((one for one in (self.no_image, self.commonest) if one is not None), default=None)
+
+
+def floors(sheet: Sheet, found: Sequence[Point], metric: str = "auto") -> Floors:
+    """Work out the floors of a sweep, of the points of which one may be without the image."""
+    blind = next((point.quality.value for point in found if point.is_floor), None)
+    with sheet.lock:
+        marks = Marks(sheet, metric, None)
+        return Floors(blind, marks.commonest(marks.answered))
+
+
+def with_headroom(found: Sequence[Point], floor: float | None) -> list[Point]:
+    """Say of each point how much of the way from the floor to the unpruned model it comes."""
+    whole = next((point.quality.value for point in found if point.is_unpruned), None)
+    if floor is None or whole is None or whole <= floor:
+        return list(found)
+    way = whole - floor
+    return [
+        point if point.quality.value is None else replace(point, headroom=(point.quality.value - floor) / way)
+        for point in found
+    ]
 
 
 def _groups(sheet: Sheet, rows: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafv.quality.changes import Change, Moments, changes, moments, parts
+from adafv.quality.floors import commonest
 from adafv.quality.intervals import Floats, Interval, Resampling, interval, ratio
 from adafv.quality.metrics import called_for
 from adafv.quality.reference import Reference
 from adafv.quality.sheet import ANSWERED, NO_ANSWER, OTHER, RIGHT_IS_YES, Column, Sheet
 
+FLOOR = "blind"  # the pruner that a setting without the image is reported as
 _DIGITS = 6
 
 
@@ -128,12 +130,33 @@ class Marks:
             )
         return found
 
+    def commonest(self, rows: NDArray[np.bool_]) -> float | None:
+        """Work out how much of some rows is right by the commonest answer of each group; `None` without answers."""
+        there = rows & self._marked
+        if not there.any():
+            return None
+        return commonest(self._sheet, there, soft=self.metric == "vqa") / float(there.sum())
+
+    def macro(self, groups: Sequence[NDArray[np.bool_]]) -> list[Interval | None]:
+        """Average the accuracies, or agreements, of groups of rows: each counts the same, however many rows it has."""
+        by_marks, columns = bool(self._marked.any()), self._sheet.columns
+        marks = [self._accuracy(one) if by_marks else self._agreement(one, columns[0]) for one in columns]
+        weighted = []
+        for score, there in marks:
+            weights = np.zeros(len(there))
+            for rows in groups:
+                if count := there[rows].sum():
+                    weights[rows] = 1 / count
+            weighted.append((score * weights, there * weights))
+        every = np.logical_or.reduce(groups) if groups else np.zeros(len(self.rows), dtype=bool)
+        return [None if found is None else found[0] for found in self._shares(every, weighted)]
+
     def _shares(self, rows: NDArray[np.bool_], found: list[tuple[Floats, Floats]]) -> list[tuple[Interval, int] | None]:
         """Enclose the mean of marks (rows,) over those that count (rows,), for each setting; with how many count."""
         nothing = np.zeros(int(rows.sum()))
         missing = [moments(self._images[rows], nothing, (there - score)[rows], there[rows]) for score, there in found]
         made: list[tuple[Interval, int] | None] = []
-        for wrong, (_, there) in zip(parts(missing), found, strict=True):
+        for wrong, (_, there) in zip(parts(missing, self._pruning(missing)), found, strict=True):
             if wrong is None:
                 made.append(None)
             else:
@@ -154,7 +177,11 @@ class Marks:
                 there = both * self._marked
                 gain = (self._score(column) - self._score(reference)) * there
             found.append(moments(self._images[rows], *(one[rows] for one in (gain.clip(0), (-gain).clip(0), there))))
-        return changes(found, gains=by_marks)
+        return changes(found, self._pruning(found), gains=by_marks)
+
+    def _pruning(self, found: Sequence[Moments | None]) -> list[Moments | None]:
+        """Leave out the model without its image, which loses more than any that prunes."""
+        return [one for one, setting in zip(found, self._sheet.settings, strict=True) if setting[0] != FLOOR]
 
     def _against(self, place: int, change: Change | None) -> Against | None:
         reference = self._references[place]

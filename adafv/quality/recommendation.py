@@ -103,7 +103,11 @@ def marked(points: Sequence[Point], recommendation: Recommendation) -> list[Poin
 
 def _prunes(point: Point) -> bool:
     """Tell whether a setting leaves anything out."""
-    return not point.is_unpruned and point.tokens is not None and point.tokens["kept"] < point.tokens["visual"]
+    return (
+        not (point.is_unpruned or point.is_floor)
+        and point.tokens is not None
+        and point.tokens["kept"] < point.tokens["visual"]
+    )
 
 
 def _kept(point: Point) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adafv.quality.costs import Costs
-from adafv.quality.metrics import Accepted, accepted, mark
+from adafv.quality.metrics import Accepted, accepted, mark, soft_vqa
 from adafv.quality.normalisation import normalise
 
 COMPACT = "compact"  # positions that go without saying
@@ -31,6 +31,22 @@ class Column:
     costs: Costs = field(default_factory=Costs)
 
 
+@dataclass
+class AcceptedAnswers:
+    """What would be right, of all questions: keys of 64 bits, what each is worth as soft VQA accuracy, and to which."""
+
+    keys: array[int] = field(default_factory=lambda: array("Q"))
+    worth: array[float] = field(default_factory=lambda: array("f"))
+    questions: array[int] = field(default_factory=lambda: array("l"))
+
+    def add(self, number: int, right: Accepted) -> None:
+        """Take in the answers to question `number`, each once."""
+        for answer in dict.fromkeys(right.answers):
+            self.keys.append(_key(answer))
+            self.worth.append(soft_vqa(answer, right.answers))
+            self.questions.append(number)
+
+
 class Sheet:
     """Takes questions in the order of the input, and their answers in any order; may be used by several threads.
 
@@ -48,6 +64,7 @@ class Sheet:
         self.clusters, self.groups = array("Q"), array("l")
         self.group_names: dict[str, int] = {}
         self.has_groups = False  # whether a question came with the key
+        self.answers = AcceptedAnswers()
         self._accepted: dict[int, Accepted] = {}
         self._open: dict[int, int] = {}
         self._places = {(*setting, COMPACT)[:3]: place for place, setting in enumerate(settings)}
@@ -72,6 +89,7 @@ class Sheet:
                     cells.append(0)
             if right is not None:
                 self._accepted[number] = right
+                self.answers.add(number, right)
             self._open[number] = len(self.columns)
         return number
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from adafv.pruners import FLOOR
 from adafv.records import Question
 from adafv.settings import Positions, RunSettings
 
@@ -25,6 +26,11 @@ class Asked:
 def unpruned(run: RunSettings) -> RunSettings:
     """Change settings to keep every visual token, over whatever crops."""
     return replace(run, keep="all", pruner="none", positions="compact", crop_budget="joint")
+
+
+def blind(run: RunSettings) -> RunSettings:
+    """Change settings to keep no visual token: the prompt without its image."""
+    return replace(unpruned(run), pruner=FLOOR)
 
 
 def grid(

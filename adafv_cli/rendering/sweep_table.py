@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,18 +15,28 @@ from rich.text import Text
 from adafv.errors import cut
 from adafv_cli.console import Streams
 from adafv_cli.rendering import units
-from adafv_cli.rendering.sweep_words import cell, difference, footnote, sentence, value
+from adafv_cli.rendering.sweep_words import cell, difference, footnote, name_of, sentence, value, without_looking
 from adafv_cli.terminal import one_line
 
 if TYPE_CHECKING:
-    from adafv.quality.points import Point
+    from adafv.quality.points import Floors, Point
     from adafv.quality.qualities import Accuracy
     from adafv.quality.recommendation import Recommendation
 
 WIDE = 120  # columns, from which on intervals are written out
 _NAME, _GROUP_CELL = 14, 13  # columns for a group's name, and for a quality with what is between two of them, at least
 
-_SPARE = ("KV MiB", "q/s", "TTFT ms", "F1", "to unpruned", "tokens", "agrees %", "FLOPs")  # go first to last
+_SPARE = (
+    "KV MiB",
+    "q/s",
+    "TTFT ms",
+    "F1",
+    "to unpruned",
+    "tokens",
+    "agrees %",
+    "from floor %",
+    "FLOPs",
+)  # go first to last
 _NAMES = {"exact": "accuracy", "vqa": "VQA acc.", "yes-no": "accuracy"}
 
 
@@ -33,6 +44,7 @@ def show(
     streams: Streams,
     points: Sequence[Point],
     recommendation: Recommendation,
+    floors: Floors | None = None,
     *,
     partial: bool,
     as_json: bool,
@@ -44,16 +56,19 @@ def show(
         AdaFVError: it cannot be written.
     """
     if as_json:
-        streams.record(made(points, recommendation) | {"partial": partial})
+        streams.record(made(points, recommendation, floors) | {"partial": partial})
     elif streams.stdout.isatty():
         ascii_only = not _shows("\u00b1", streams)
-        streams.picture(*pictures(points, recommendation, streams.width, partial=partial, ascii_only=ascii_only))
+        found = pictures(points, recommendation, streams.width, floors, partial=partial, ascii_only=ascii_only)
+        streams.picture(*found)
     else:
         for point in points:
             streams.record(point.to_json() | {"partial": partial})
         streams.say(sentence(recommendation))
         if recommendation.settings:
             streams.say(footnote(recommendation))
+        if floors is not None:
+            streams.say(without_looking(floors))
 
 
 def _shows(text: str, streams: Streams) -> bool:
@@ -64,10 +79,12 @@ def _shows(text: str, streams: Streams) -> bool:
     return True
 
 
-def made(points: Sequence[Point], recommendation: Recommendation) -> dict[str, Any]:
+def made(points: Sequence[Point], recommendation: Recommendation, floors: Floors | None = None) -> dict[str, Any]:
     """Points and recommendation as JSON."""
     chosen = recommendation.point
-    return {
+    from adafv.quality.qualities import plain
+
+    found = {
         "points": [point.to_json() for point in points],
         "recommendation": None if chosen is None else chosen.setting,
         "tolerance": recommendation.tolerance,
@@ -80,12 +97,14 @@ def made(points: Sequence[Point], recommendation: Recommendation) -> dict[str, A
             "images_needed": recommendation.images_needed,
         },
     }
+    return found if floors is None else found | {"floors": plain(asdict(floors))}
 
 
 def pictures(
     points: Sequence[Point],
     recommendation: Recommendation,
     width: int,
+    floors: Floors | None = None,
     *,
     partial: bool,
     ascii_only: bool = False,
@@ -100,7 +119,8 @@ def pictures(
             for first in range(0, len(budgets), most):
                 found += [Text(), _groups(pruner, [points[0], *budgets[first : first + most]], within)]
     found += [Text(), sentence(recommendation)]
-    return [*found, footnote(recommendation)] if recommendation.settings else found
+    found += [footnote(recommendation)] if recommendation.settings else []
+    return found if floors is None else [*found, without_looking(floors)]
 
 
 def _heading(points: Sequence[Point], partial: bool) -> Text:
@@ -141,8 +161,8 @@ def _columns(points: Sequence[Point], wide: bool, within: str) -> dict[str, list
     accuracy, qualities = _accuracy(points), [point.quality for point in points]
     columns = {
         "": ["*" if point.recommended else "" for point in points],
-        "pruner": ["unpruned" if point.is_unpruned else point.name for point in points],
-        "keep": [point.keep for point in points],
+        "pruner": [name_of(point) for point in points],
+        "keep": ["" if point.is_floor else point.keep for point in points],
     }
     if accuracy:
         columns[f"{_NAMES[accuracy.metric]} %"] = [cell(quality.accuracy, wide, within) for quality in qualities]
@@ -153,6 +173,9 @@ def _columns(points: Sequence[Point], wide: bool, within: str) -> dict[str, list
     if wide:
         gains = [None if point.is_unpruned else point.quality.difference for point in points]
         columns["to unpruned"] = [difference(gain, wide, within) for gain in gains]
+    if any(point.headroom is not None for point in points):
+        ways = [point.headroom for point in points]
+        columns["from floor %"] = ["" if way is None else f"{100 * way:.0f}" for way in ways]
     against = _against(points)
     if against:
         columns[against] = [difference(quality.against, wide, within) for quality in qualities]
@@ -167,13 +190,16 @@ def _width(columns: Mapping[str, Sequence[str]]) -> int:
 def _groups(pruner: str, points: Sequence[Point], within: str) -> Table:
     """Quality of one pruner's budgets, group by group."""
     table = _empty()
-    table.add_column(f"{pruner}, %")
+    table.add_column(f"{name_of(points[-1])}, %")
     for point in points:
         table.add_column(point.keep, justify="right", no_wrap=True)
     for name in points[0].groups or {}:
         qualities = [(point.groups or {}).get(name) for point in points]
         cells = [cell(quality.interval if quality else None, False, within) for quality in qualities]
         table.add_row(Text(one_line(cut(name, 40))), *cells)
+    means = [point.macro for point in points]
+    if any(means) and len(points[0].groups or {}) > 1:
+        table.add_row(Text("mean of these", "italic"), *(cell(mean, False, within) for mean in means))
     return table
 
 

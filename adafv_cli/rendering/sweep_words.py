@@ -8,9 +8,14 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from adafv.quality.intervals import Interval
-    from adafv.quality.points import Point
+    from adafv.quality.points import Floors, Point
     from adafv.quality.qualities import Accuracy, Against
     from adafv.quality.recommendation import Recommendation
+
+
+def name_of(point: Point) -> str:
+    """Name a setting's pruner as people are shown it."""
+    return "unpruned" if point.is_unpruned else "no image" if point.is_floor else point.name
 
 
 def sentence(recommendation: Recommendation) -> Text:
@@ -36,6 +41,13 @@ def footnote(recommendation: Recommendation) -> Text:
         text += f": with that allowed for, at worst {_signed(recommendation.low)} points"
     least = recommendation.least_told
     return Text(f"{text}; differences below {_percent(least)} points cannot be told", "dim")
+
+
+def without_looking(floors: Floors) -> Text:
+    """Say what is right without looking at the image."""
+    known = (("no image", floors.no_image), ("the commonest answer of each group", floors.commonest))
+    said = [f"{name} {_percent(share)}" for name, share in known if share is not None]
+    return Text(f"without looking: {', '.join(said) or 'nothing is known'}", "dim")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from adafv.budget import Budget
 from adafv.errors import InputError
+from adafv.pruners import FLOOR
 from adafv.records import QuestionId
 from adafv.settings import RunSettings
 from adafv_cli.work.lines import id_key, key_of
@@ -33,7 +34,7 @@ class Setting(NamedTuple):
 
     def keeping(self, keep: Budget | None) -> Setting:
         """Change the budget to a line's own, where it has one, as `RunSettings.keeping` does."""
-        return self if keep is None or self.pruner == "none" else self._replace(keep=keep.text)
+        return self if keep is None or self.pruner in ("none", FLOOR) else self._replace(keep=keep.text)
 
 
 class Subject(NamedTuple):

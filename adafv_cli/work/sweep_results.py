@@ -28,7 +28,7 @@ from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Questions
 
 if TYPE_CHECKING:
-    from adafv.quality.points import Point
+    from adafv.quality.points import Floors, Point
     from adafv.quality.recommendation import Recommendation
     from adafv.quality.reference import Reference
 
@@ -44,6 +44,7 @@ class Wanted:
         tolerance: points of percent that the recommended budget may cost.
         by: a key of the lines by whose values they are grouped.
         against: a setting that the others are compared with, besides the unpruned.
+        floors: whether to say what is right without the image.
         plot: where to draw the curve.
         as_json: one object on stdout.
     """
@@ -54,6 +55,7 @@ class Wanted:
     plot: Path | None
     as_json: bool
     against: Reference | None = None
+    floors: bool = False
 
 
 class SweepResults:
@@ -76,6 +78,7 @@ class SweepResults:
         self._asked: deque[tuple[int, Budget | None]] = deque()
         self._points: list[Point] = []
         self._recommendation: Recommendation | None = None
+        self._floors: Floors | None = None
 
     def meet(self, line: Line, left: Sequence[Setting]) -> None:
         """Put a line on the sheet, with what was answered in an earlier run."""
@@ -124,13 +127,16 @@ class SweepResults:
 
     def made(self) -> dict[str, Any]:
         """Work out the points and the recommendation."""
-        from adafv.quality.points import points
+        from adafv.quality.points import floors, points, with_headroom
         from adafv.quality.recommendation import marked, recommend
 
         found = points(self._sheet, self._wanted.metric, self._wanted.against)
+        if self._wanted.floors and found:
+            self._floors = floors(self._sheet, found, self._wanted.metric)
+            found = with_headroom(found, self._floors.highest)
         self._recommendation = recommend(found, self._wanted.tolerance)
         self._points = marked(found, self._recommendation)
-        return made(self._points, self._recommendation)
+        return made(self._points, self._recommendation, self._floors)
 
     def publish(self, *, partial: bool) -> None:
         """Show the points, and draw them; without -o, what is shown is all that there is of the answers."""
@@ -140,7 +146,8 @@ class SweepResults:
         if self._wanted.by is not None and not self._sheet.has_groups:
             self._streams.note(f"--by: no line has the key {shown(self._wanted.by)}")
         try:
-            show(self._streams, self._points, self._recommendation, partial=partial, as_json=self._wanted.as_json)
+            shown_with = {"partial": partial, "as_json": self._wanted.as_json}
+            show(self._streams, self._points, self._recommendation, self._floors, **shown_with)
         finally:  # whoever reads the points, or does not: the figure was asked for
             if self._wanted.plot is not None:
                 write_figure("--plot", self._wanted.plot, lambda kind: self._drawn(kind, partial=partial))
