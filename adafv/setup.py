@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PROTOCOLS = ("published",)
-PUBLISHED_BY_CROP = ("cdpruner", "scope", "mmtok")  # pruners whose tables were made with a budget for each crop
+PUBLISHED_BY_CROP = (
+    "cdpruner",
+    "scope",
+    "mmtok",
+    "visionzip",
+)  # pruners whose tables were made with a budget for each crop
 
 
 @dataclass(frozen=True)

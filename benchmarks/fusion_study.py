@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 BUDGETS = (64, 32, 16)
 VISUAL = 256  # tokens of each image
 BATCH = 60
+EVERYTHING = [adafv.RunSettings(pruner="visionzip")]  # which reads what is not part of every encoding
 
 
 class Study:
@@ -43,7 +44,7 @@ class Study:
         self.model = adafv.load(checkpoint, dtype="float32", device_map="cpu")
         pipeline = self.model.pipeline
         encoded = {
-            (series, scene): pipeline.encode([pipeline.preprocess(picture)], Stopwatch(()))[0]
+            (series, scene): pipeline.encode([pipeline.preprocess(picture)], Stopwatch(()), EVERYTHING)[0]
             for series in {probe.series for probe in asked}
             for scene, picture in pictures([probe for probe in asked if probe.series == series]).items()
         }

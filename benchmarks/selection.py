@@ -45,8 +45,9 @@ def asked(grid: Grid) -> tuple[tuple[ImageEncoding, ...], tuple[torch.Tensor, ..
     def one() -> tuple[ImageEncoding, torch.Tensor]:
         saliency = torch.randn(len(places), generator=generator).softmax(0)
         image = ImageEncoding(
-            field(HIDDEN), places, field(FEATURES), saliency, torch.zeros_like(places), places, 1, (grid,)
-        )
+            field(HIDDEN), places, field(FEATURES), saliency, torch.zeros_like(places), places, 1, (grid,),
+            field(FEATURES),
+        )  # fmt: skip
         text = torch.randn(TEXT, HIDDEN, generator=generator).to(DEVICE)
         return image.to(torch.device(DEVICE)), text
 
@@ -77,7 +78,7 @@ def finished(run: Callable[[], object]) -> Callable[[], None]:
 
 def charged(pruner: Pruner, visual: int, keep: int) -> float:
     """What choosing costs, as a share of the prefill FLOPs that it saves."""
-    work = Work(visual, keep, OWN, HIDDEN, FEATURES)
+    work = Work(visual, keep, OWN, HIDDEN, FEATURES, FEATURES)
     cost = flops.score(TEXT if "text" in pruner.reads else 0, visual, HIDDEN) + pruner.flops(work)
     return cost / (flops.prefill(GEOMETRY, visual + TEXT) - flops.prefill(GEOMETRY, keep + TEXT))
 

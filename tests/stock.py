@@ -107,7 +107,7 @@ def encoded(model: adafv.Model, *images: Image.Image) -> list[ImageEncoding]:
 def evidence(encoding: ImageEncoding, text: torch.Tensor | None = None) -> Evidence:
     """Of one image alone; `text` (T, D) is what similarity looks at."""
     words = encoding.packed[:0] if text is None else text
-    return gather_evidence([encoding], [words], [(0, len(words))], [0], READABLE)
+    return gather_evidence([encoding], [words], [(0, len(words))], [0], READABLE - {"keys"})
 
 
 def run(model: adafv.Model, *asked: tuple[Image.Image, str], **settings: Any) -> tuple[torch.Tensor, list[Outcome]]:

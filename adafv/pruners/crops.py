@@ -1,6 +1,7 @@
 """A budget for each crop: whatever the pruner, it chooses within every crop as if that were the image.
 
-The released codes of CDPruner, SCOPE and MMTok choose so on LLaVA-NeXT, with scales and softmaxes of each crop's own.
+The released codes of CDPruner, SCOPE, MMTok and VisionZip choose so on LLaVA-NeXT; here all scales and softmaxes are
+each crop's own then.
 A crop becomes a row of a batch, so no pruner knows of it, another package's neither.
 """
 
