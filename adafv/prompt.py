@@ -22,6 +22,7 @@ INSTRUCTIONS = (
     "Answer the question using a single word or phrase.",
     "Answer with the option's letter from the given choices directly.",
     "Please answer yes or no.",
+    "When the provided information is insufficient, respond with 'Unanswerable'.",
 )
 
 
@@ -230,11 +231,11 @@ class Prompter:
 
 
 def _without_instruction(question: str) -> str:
-    """Take the question alone; all of it where it is nothing but an instruction."""
-    for instruction in INSTRUCTIONS:
-        if question.lower().endswith(instruction.lower()):
-            return question[: -len(instruction)].rstrip() or question
-    return question
+    """Take the question alone, however many instructions follow; all of it where it is nothing but one."""
+    left = question
+    while found := next((one for one in INSTRUCTIONS if left.lower().endswith(one.lower())), None):
+        left = left[: -len(found)].rstrip()
+    return left or question
 
 
 def _tokens_of(offsets: list[tuple[int, int]], begin: int, end: int) -> tuple[int, int] | None:

@@ -10,14 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from adafv import __version__, chat_templates
+from adafv.benchmark_files import BENCHMARKS
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
+from adafv_cli.files import check_place
 from adafv_cli.options import OneRunFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.serverflags import ServedFlags
+from adafv_cli.work.answer_files import write_submission
 from adafv_cli.work.dryrun import DryRun
 from adafv_cli.work.earlier import Found, Keys, Setting, read
 from adafv_cli.work.probe import probe
@@ -53,15 +56,31 @@ class BatchFlags(WorkFlags):
     )
     probe: Annotated[bool, batch_flag("--probe", help="With --dry-run: guess the time from a short run.")] = False
 
+    submission: Annotated[
+        Path | None, batch_flag(metavar="FILE", help="With --benchmark: what its server takes, from -o.")
+    ] = None
+
     def settings(self) -> BatchSettings:
         """Make the library's settings.
 
         Raises:
             UsageError: a value or a combination that cannot be used.
         """
+        if self.submission is not None:
+            benchmark = self.wording.benchmark
+            if benchmark is None or benchmark.submission is None or self.file is None:
+                marked = ", ".join(name for name, one in BENCHMARKS.items() if one.submission is not None)
+                raise UsageError("--submission needs -o FILE and --benchmark", f"of these: {marked}")
+            check_place("--submission", self.submission, lambda _: False, force=self.force or self.resume)
         if self.probe and not self.dry_run:
             raise UsageError("--probe needs --dry-run", "a run that is no dry one shows its time as it goes")
         return super().settings()
+
+    def write_submission(self) -> None:
+        """Write what the benchmark's server takes, if that was asked for; raises `AdaFVError`."""
+        benchmark = self.wording.benchmark
+        if self.submission is not None and self.file is not None and benchmark is not None:
+            write_submission("--submission", self.submission, self.file, benchmark)
 
 
 @takes_flags
@@ -81,7 +100,7 @@ def batch(
     if run_settings.compare:
         raise UsageError("--compare measures one question at a time", "use adafv ask --compare")
     shard = Shard.parse(flags.shard)
-    lines = Source.of(source, flags.image_folder, streams)
+    lines = flags.wording.source(source, flags.image_folder, streams)
     flags.check_files(streams, lines.file)
     recorded = made_with(load_settings, run_settings, flags) | {"command": "batch"}
     recorded |= {"keep": run_settings.budget.text, "pruner": run_settings.pruner}
@@ -107,6 +126,7 @@ def batch(
             fail_fast=flags.fail_fast,
         )
         code = job.go()
+        flags.write_submission()
     if code != Exit.OK:
         raise typer.Exit(code)
 
@@ -143,7 +163,8 @@ def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[st
     found["engine"] = "transformers" if load.server is None else "server"
     found["chat_template"] = chat_templates.identity(load.chat_template)
     names = ("positions", "crop_budget", "system", "pad", "protocol", "max_new_tokens", "temperature", "top_p", "seed")
-    return found | {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}
+    found |= {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}
+    return found | {"benchmark": flags.benchmark, "suffix": flags.suffix}
 
 
 def all_settings(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from adafv import __version__, pruners
+from adafv.benchmark_files.base import Benchmark
 from adafv.errors import AdaFVError, shown
 from adafv.quality.metrics import METRICS
 from adafv.quality.reference import Reference
@@ -20,14 +21,15 @@ from adafv.streaming.runs import blind, grid
 from adafv_cli.batch import all_settings, made_with
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
+from adafv_cli.files import written_into
 from adafv_cli.options import OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.serverflags import ServedFlags
+from adafv_cli.work.answer_files import check_folder, write_answer_files
 from adafv_cli.work.earlier import Keys, Setting
 from adafv_cli.work.questions import Questions, Shard
 from adafv_cli.work.recorded import settings_in, settings_path
 from adafv_cli.work.run import Run
-from adafv_cli.work.source import Source
 from adafv_cli.work.sweep_results import SweepResults, Wanted
 from adafv_cli.workflags import INPUT_HELP, WorkFlags
 
@@ -100,8 +102,19 @@ class SweepFlags:
     ] = False
     plot: Annotated[Path | None, _flag(metavar="FILE", help="Draw quality against cost: a .png, .svg or .pdf.")] = None
 
-    def wanted(self, output: OutputFlags, runs: Sequence[RunSettings]) -> Wanted:
-        """Say what is to be made of the answers.
+    answer_files: Annotated[
+        Path | None, _flag(metavar="FOLDER", help="Also one file of answers for each setting, from -o.")
+    ] = None
+
+    def check_answer_files(self, flags: WorkFlags) -> None:
+        """See that files of answers can be written; raises `UsageError`."""
+        if self.answer_files is not None:
+            if flags.file is None or written_into(flags.file):
+                raise UsageError("--answer-files needs -o FILE", "the answers are taken from there")
+            check_folder("--answer-files", self.answer_files, reused=flags.resume or flags.force)
+
+    def wanted(self, output: OutputFlags, runs: Sequence[RunSettings], benchmark: Benchmark | None) -> Wanted:
+        """Say what is to be made of the answers; a benchmark has a rule of its own, unless another is asked for.
 
         Raises:
             UsageError: a value that cannot be used.
@@ -111,9 +124,10 @@ class SweepFlags:
         if not 0 <= self.tolerance <= 100:
             what = f"--tolerance: {self.tolerance} is not between 0 and 100"
             raise UsageError(what, "give points of percent: 1 lets accuracy fall from 80 to 79")
-        return Wanted(
-            self.metric, self.tolerance, self.by, self.plot, output.as_json, self._reference(runs), self.floors
-        )
+        official = benchmark is not None and self.metric == "auto"
+        metric = benchmark.metric if benchmark is not None and official else self.metric
+        by = benchmark.by if benchmark is not None and self.by is None else self.by
+        return Wanted(metric, self.tolerance, by, self.plot, output.as_json, self._reference(runs), self.floors)
 
     def _reference(self, runs: Sequence[RunSettings]) -> Reference | None:
         if self.against is None:
@@ -146,11 +160,13 @@ def sweep(
     output.apply(streams)
     load_settings, runs, batch_settings = load.settings(ctx), run.runs(ctx), flags.settings()
     load.check(runs[0])
-    wanted = sweep.wanted(output, runs)
+    wording = flags.wording
+    wanted = sweep.wanted(output, runs, wording.benchmark)
     if sweep.floors:
         runs.append(blind(runs[0]))
     shard = Shard.parse(flags.shard)
-    lines = Source.of(source, flags.image_folder, streams)
+    lines = wording.source(source, flags.image_folder, streams)
+    sweep.check_answer_files(flags)
     flags.check_files(streams, lines.file, sweep.plot)
     recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep"}
     recorded["positions"] = _unsaid(runs, flags)
@@ -177,6 +193,8 @@ def sweep(
             fail_fast=flags.fail_fast,
         )
         code = job.go()
+        if sweep.answer_files is not None and log is not None:
+            write_answer_files("--answer-files", sweep.answer_files, log.path, questions.settings, wording.benchmark)
     if code != Exit.OK:
         raise typer.Exit(code)
 

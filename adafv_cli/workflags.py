@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from adafv.benchmark_files import BENCHMARKS
 from adafv.errors import InputError, cut, shown
 from adafv.settings import BatchSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import check_apart, check_figure, check_folder, check_report, written_into
+from adafv_cli.work.asked import Wording
 from adafv_cli.work.earlier import Keys
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.recorded import files_of
@@ -47,6 +49,14 @@ class WorkFlags:
     repeated_ids: Annotated[bool, batch_flag("--repeated-ids", help="Lines with one id may ask different things.")] = (
         False
     )
+    benchmark: Annotated[
+        str | None, batch_flag(metavar="NAME", help=f"INPUT is as published: {', '.join(BENCHMARKS)}.")
+    ] = None
+    answers: Annotated[Path | None, batch_flag(metavar="FILE", help="The benchmark's annotations, if apart.")] = None
+    suffix: Annotated[
+        str | None, batch_flag(metavar="TEXT", help="Put behind each question, on a line of its own.")
+    ] = None
+    limit: Annotated[int | None, batch_flag(metavar="N", help="Only the first N questions.")] = None
     fail_fast: Annotated[bool, batch_flag("--fail-fast", help="Stop at the first line that fails.")] = False
     report: Annotated[Path | None, batch_flag(metavar="FILE.json", help="Write settings, totals, distributions.")] = (
         None
@@ -71,6 +81,11 @@ class WorkFlags:
         except (ValueError, InputError):
             what = f"--batch-size: {shown(self.batch_size)} is no batch"
             raise UsageError(what, "give 1 or more, or auto") from None
+
+    @property
+    def wording(self) -> Wording:
+        """How the questions are taken; raises `UsageError`."""
+        return Wording.of(self.benchmark, self.answers, self.suffix, self.limit)
 
     def check_files(self, streams: Streams, source: Path | None, plot: Path | None = None) -> None:
         """See that all files can be written, and that none is the input, used twice, or somebody else's.

@@ -30,6 +30,7 @@ ROOMS: dict[str, str] = {
     "timing": "",
     "demo": "",
     "quality": "",
+    "benchmark_files": "errors quality",
     "budget": "errors",
     "versions": "errors",
     "memory": "errors",

@@ -69,6 +69,8 @@ def test_a_question_s_own_tokens_are_neither_template_nor_instruction(family: st
             prompt = asking.prompt(f"{question}{between}{instruction}")
             assert own_text(words, prompt) == wanted, (between, instruction)
             assert len(prompt.after) > len(alone.after)
+    for several in ((INSTRUCTIONS[2], INSTRUCTIONS[0]), (INSTRUCTIONS[3], INSTRUCTIONS[0])):  # of MME, of VizWiz
+        assert own_text(words, asking.prompt("\n".join([question, *several]))) == wanted
     in_front = asking.prompt(f"{INSTRUCTIONS[2]} {question}")  # no suffix, and so the question's own
     assert in_front.question_span[1] - in_front.question_span[0] > alone.question_span[1] - alone.question_span[0]
 

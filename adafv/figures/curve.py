@@ -42,7 +42,9 @@ _LOOKS = {  # told apart by those who see few colours, and by their marks in pri
     "random": ("#8a8a8a", ">"),
 }
 _MORE = [("#7a7a1f", "h"), ("#cc6677", "d"), ("#44aa99", "8")]
-_QUALITIES = {"exact": "accuracy", "vqa": "VQA accuracy", "yes-no": "accuracy (yes or no)"}
+_QUALITIES = {"exact": "accuracy", "vqa": "VQA accuracy", "yes-no": "accuracy (yes or no)", "anls": "ANLS"}
+_QUALITIES |= {"textvqa": "VQA accuracy", "gqa": "accuracy", "mme": "accuracy (yes or no)", "choice": "accuracy"}
+_QUALITIES |= {"mmbench": "circular accuracy", "relaxed": "relaxed accuracy"}
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "adafv", "pdf.fonttype": 42, "text.parse_math": False}
 
 

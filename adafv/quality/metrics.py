@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adafv.quality.markers import MARKERS
 from adafv.quality.normalisation import normalise
+from adafv.quality.official import vqa_sides
 
-METRICS = ("auto", "exact", "vqa", "yes-no")
+METRICS = ("auto", "exact", "vqa", "yes-no", *MARKERS)
 KEYS = ("answers", "answer", "label")  # of a question's metadata; the first that says something counts
 
 _ANSWERS_OF_VQA = 10
@@ -21,11 +23,13 @@ class Accepted:
 
     Args:
         answers: normalised, as many as were given.
+        said: the same as they were given.
         human: whether they are several people's, of whom some may be wrong, rather than all right.
     """
 
     answers: tuple[str, ...]
     human: bool = False
+    said: tuple[str, ...] = ()
 
     @property
     def yes(self) -> bool | None:
@@ -56,7 +60,8 @@ def accepted(metadata: Mapping[str, Any]) -> Accepted | None:
         return None
     objects = isinstance(given, list) and any(isinstance(one, dict) for one in given)
     answers = tuple(map(normalise, texts))
-    return Accepted(answers, objects or len(answers) == _ANSWERS_OF_VQA or len(set(texts)) < len(texts))
+    human = objects or len(answers) == _ANSWERS_OF_VQA or len(set(texts)) < len(texts)
+    return Accepted(answers, human, tuple(texts))
 
 
 def _texts(given: Any, depth: int = 0) -> list[str]:
@@ -74,9 +79,9 @@ def _texts(given: Any, depth: int = 0) -> list[str]:
 
 
 def mark(text: str, right: Accepted) -> Mark:
-    """Mark an answer."""
-    said = normalise(text)
-    return Mark(exact(said, right.answers), soft_vqa(said, right.answers), says_yes(text))
+    """Mark an answer, for `vqa` with what the published evaluation makes of both sides."""
+    soft = soft_vqa(*vqa_sides(text, right.said or right.answers))
+    return Mark(exact(normalise(text), right.answers), soft, says_yes(text))
 
 
 def exact(said: str, answers: tuple[str, ...]) -> float:

@@ -4,7 +4,8 @@ Its rules, in their order: marks that stand beside a space vanish and the others
 comma between digits, then all vanish; full stops vanish except before a digit; everything in lower case; numbers up to
 ten as digits, and `none` as 0; no articles; contractions with their apostrophes.
 
-Where this differs from the published evaluation:
+This is for `exact` and for agreement; the metrics `vqa` and `textvqa` follow the published evaluations to the letter
+(`adafv.quality.official`). Where this differs from those:
     - Both sides are always normalised. There, human answers are not where all of them are equal, and of the others
       numbers, articles and contractions stay as they are.
     - An answer of nothing but articles keeps them: "A" may be a choice.
@@ -16,9 +17,9 @@ from __future__ import annotations
 
 import re
 
-_MARKS = ';/[]"{}()=+\\_-><@`,?!'
-_NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
-_NUMBERS |= {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
+NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
+NUMBERS |= {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 _ARTICLES = frozenset(("a", "an", "the"))
 _FULL_STOP = re.compile(r"\.(?!\d)")
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
@@ -40,7 +41,7 @@ _WITH_APOSTROPHE = {word.replace("'", ""): word for word in _CONTRACTIONS.split(
 def normalise(answer: str) -> str:
     """Normalise an answer as it is compared: `The two dogs.` is `2 dogs`."""
     text = _without_marks(" ".join(answer.replace(_CURLY, "'").split()))
-    words = [_NUMBERS.get(word, word) for word in text.lower().split()]
+    words = [NUMBERS.get(word, word) for word in text.lower().split()]
     words = [word for word in words if word not in _ARTICLES] or words
     return " ".join(_WITH_APOSTROPHE.get(word.replace("'", ""), word) for word in words)
 
@@ -48,7 +49,7 @@ def normalise(answer: str) -> str:
 def _without_marks(text: str) -> str:
     together = _COMMA_IN_NUMBER.search(text) is not None
     found = text
-    for mark in _MARKS:
+    for mark in MARKS:
         vanishes = together or f"{mark} " in text or f" {mark}" in text
         found = found.replace(mark, "" if vanishes else " ")
     return _FULL_STOP.sub("", found)

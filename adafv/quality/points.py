@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafv.quality.intervals import Interval
+from adafv.quality.mme import mme_scores
 from adafv.quality.qualities import FLOOR, Marks, Quality, plain
 from adafv.quality.reference import Reference
 from adafv.quality.sheet import ANSWERED, COMPACT, FAILED, Sheet
@@ -40,6 +41,7 @@ class Point:
     headroom: float | None = None
     groups: dict[str, Quality] | None = None
     positions: str = COMPACT
+    scores: dict[str, Interval] | None = None  # a benchmark's own, which are no means of marks
 
     @property
     def name(self) -> str:
@@ -67,6 +69,8 @@ class Point:
         found: dict[str, Any] = plain(asdict(replace(self, groups=None)))
         del found["quality"]
         counts = {name: found.pop(name) for name in ("questions", "failed")}
+        if self.scores is None:
+            del found["scores"]
         for name in ("pruner", "keep", "positions", "groups"):
             del found[name]
         for name in ("macro", "headroom"):
@@ -86,7 +90,10 @@ def points(sheet: Sheet, metric: str = "auto", against: Reference | None = None)
         against: a setting that the others are compared with, besides the unpruned.
     """
     with sheet.lock:
-        return _points(sheet, metric, against)
+        found = _points(sheet, metric, against)
+        if metric != "mme" or not found:
+            return found
+        return [replace(point, scores=scores) for point, scores in zip(found, mme_scores(sheet), strict=True)]
 
 
 def _points(sheet: Sheet, metric: str, against: Reference | None) -> list[Point]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adafv.quality.costs import Costs
+from adafv.quality.markers import MARKERS
 from adafv.quality.metrics import Accepted, accepted, mark, soft_vqa
 from adafv.quality.normalisation import normalise
 
@@ -53,11 +54,13 @@ class Sheet:
     Args:
         settings: (pruner, keep) of each column, or (pruner, keep, positions), the unpruned first.
         by: a key of the questions' metadata by whose value they are grouped.
+        metric: how answers are marked; a rule of `adafv.quality.markers` takes the place of `exact`. With `mmbench`,
+            questions with one value of `circular` are one, asked again with its options rotated: right where all are.
 
     Whoever reads its columns holds `lock`.
     """
 
-    def __init__(self, settings: Sequence[tuple[str, ...]], by: str | None = None) -> None:
+    def __init__(self, settings: Sequence[tuple[str, ...]], by: str | None = None, metric: str = "auto") -> None:
         self.settings, self.by = list(settings), by
         self.columns = [Column() for _ in settings]
         self.kinds, self.human = array("b"), array("b")
@@ -65,7 +68,10 @@ class Sheet:
         self.group_names: dict[str, int] = {}
         self.has_groups = False  # whether a question came with the key
         self.answers = AcceptedAnswers()
-        self._accepted: dict[int, Accepted] = {}
+        self._accepted: dict[int, Any] = {}
+        self._marker, self._circular = MARKERS.get(metric), metric == "mmbench"
+        self._rounds: dict[str, int] = {}  # the first question of each round of rotations
+        self._first: dict[int, int] = {}
         self._open: dict[int, int] = {}
         self._places = {(*setting, COMPACT)[:3]: place for place, setting in enumerate(settings)}
         self.lock = threading.Lock()
@@ -77,19 +83,23 @@ class Sheet:
             image: 64 bits, equal for questions about one image.
             metadata: what the question came with.
         """
-        right = accepted(metadata)
+        right = accepted(metadata) if self._marker is None else self._marker.reference(metadata)
         with self.lock:
             number = len(self.kinds)
-            self.kinds.append(_kind(right))
-            self.human.append(right is not None and right.human)
+            known = right if self._marker is None else None if right is None else Accepted(())
+            first = self._round(number, metadata)
+            self.kinds.append(_kind(known) if first == number else NO_ANSWER)
+            self.human.append(known is not None and known.human)
             self.clusters.append(image)
             self.groups.append(self._group(metadata))
             for column in self.columns:
                 for cells in (column.state, column.exact, column.vqa, column.said_yes, column.said):
                     cells.append(0)
+                column.exact[number] = float(self._circular)  # until a rotation is answered wrong
             if right is not None:
                 self._accepted[number] = right
-                self.answers.add(number, right)
+                if self._marker is None:
+                    self.answers.add(number, right)
             self._open[number] = len(self.columns)
         return number
 
@@ -104,10 +114,14 @@ class Sheet:
                 column.state[number] = ANSWERED
                 column.said[number] = _key(normalise(text))
                 column.costs.add(line)
-                if right is not None:
+                if self._marker is not None and right is not None:
+                    self._keep(column, number, self._marker.mark(text, right))
+                elif right is not None:
                     found = mark(text, right)
                     column.exact[number], column.vqa[number] = found.exact, found.vqa
                     column.said_yes[number] = found.said_yes
+            if column.state[number] == FAILED:
+                self._keep(column, number, 0.0)
             self._open[number] -= 1
             if not self._open[number]:
                 del self._open[number]
@@ -119,6 +133,17 @@ class Sheet:
         with self.lock:
             asked = zip(self.clusters, *(column.state for column in self.columns), strict=True)
             return len({image for image, *states in asked if ANSWERED in states})
+
+    def _round(self, number: int, metadata: Mapping[str, Any]) -> int:
+        """Find the first question of the round that a question belongs to: itself, but for rotations."""
+        if not self._circular or "circular" not in metadata:
+            return number
+        return self._first.setdefault(number, self._rounds.setdefault(json.dumps(metadata["circular"]), number))
+
+    def _keep(self, column: Column, number: int, mark: float) -> None:
+        """Keep the least mark of a round."""
+        first = self._first.get(number, number)
+        column.exact[first] = min(column.exact[first], mark) if self._circular else mark
 
     def _group(self, metadata: Mapping[str, Any]) -> int:
         if self.by is None:

@@ -37,7 +37,8 @@ _SPARE = (
     "from floor %",
     "FLOPs",
 )  # go first to last
-_NAMES = {"exact": "accuracy", "vqa": "VQA acc.", "yes-no": "accuracy"}
+_NAMES = {"exact": "accuracy", "vqa": "VQA acc.", "yes-no": "accuracy", "textvqa": "VQA acc.", "gqa": "accuracy"}
+_NAMES |= {"mme": "accuracy", "choice": "accuracy", "mmbench": "circular", "anls": "ANLS", "relaxed": "relaxed"}
 
 
 def show(
@@ -168,6 +169,8 @@ def _columns(points: Sequence[Point], wide: bool, within: str) -> dict[str, list
         columns[f"{_NAMES[accuracy.metric]} %"] = [cell(quality.accuracy, wide, within) for quality in qualities]
     if any(quality.yes_no is not None for quality in qualities):
         columns["F1"] = [value(quality.yes_no.f1 if quality.yes_no else None) for quality in qualities]
+    for name in points[0].scores or {}:
+        columns[name] = [_score(name, point) for point in points]
     agrees = [value(one.agreement) if accuracy else cell(one.agreement, wide, within) for one in qualities]
     columns["agrees %"] = ["" if point.is_unpruned else cell for point, cell in zip(points, agrees, strict=True)]
     if wide:
@@ -232,3 +235,9 @@ def _against(points: Sequence[Point]) -> str:
     first = found[0][1]
     budgets_match = all(keep == one.keep for keep, one in found)
     return f"to {first.pruner}" if budgets_match else f"to {first.pruner}@{first.keep}"
+
+
+def _score(name: str, point: Point) -> str:
+    """Write a benchmark's own score; accuracy+ is a share, others are points."""
+    found = (point.scores or {}).get(name)
+    return "" if found is None else value(found) if name == "accuracy+" else f"{found.value:.1f}"

@@ -16,6 +16,7 @@ from adafv_cli.work.lines import Line, content_key_of, id_key, key_of
 from adafv_cli.work.source import Source
 
 _OWN_ID = "give each line an id of its own, or none"
+_NAMED = 5  # missing images
 _REMEMBERED = 4_096  # images that are not looked at again
 _STAY = (
     "lines must keep their ids (a line without one has its number), images and budgets: "
@@ -54,8 +55,8 @@ class Census:
     """What a file holds, found before a model is loaded.
 
     `lines`, `todo` and their `answers` to come are of this shard, `questions` and `known` of the whole file: the latter
-    counts the answers that are there already. `missing` counts questions whose image is not there, and
-    `first_missing` is one of them.
+    counts the answers that are there already. `missing` counts questions whose image is not there,
+    `first_missing` is one of them, and `missing_names` are the first few images.
     """
 
     lines: int = 0
@@ -65,6 +66,7 @@ class Census:
     answers: int = 0
     missing: int = 0
     first_missing: Line | None = None
+    missing_names: list[str] = field(default_factory=list)
     first_failed: Line | None = None
 
 
@@ -131,6 +133,8 @@ class Questions:
         if is_missing(line):
             found.missing += 1
             found.first_missing = found.first_missing or line
+            if line.image not in found.missing_names and len(found.missing_names) < _NAMED:
+                found.missing_names.append(line.image)
 
     def todo(self, stop: threading.Event | None = None) -> Iterator[Line]:
         """Give the lines to answer, in order; those with a `failure` cannot be."""

@@ -12,7 +12,13 @@ from adafv.errors import cut
 from adafv_cli.exits import UsageError
 from adafv_cli.files import status, write_json, written_into
 
-_BEFORE = {"crop_budget": "joint", "pad": None, "protocol": None}  # of older versions, as they worked
+_BEFORE = {
+    "crop_budget": "joint",
+    "pad": None,
+    "protocol": None,
+    "benchmark": None,
+    "suffix": None,
+}  # of older versions, as they worked
 _IN_LINES = {"model": "model_id", "pruner": "pruner", "keep": "keep"}  # setting: field of an answer
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from adafv.errors import AdaFVError, InternalError, ServerError, shown
+from adafv.errors import AdaFVError, InternalError, ServerError, cut, shown
 from adafv.records import Answer
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.streaming.runs import Asked
@@ -150,7 +150,8 @@ class Run:
         elif self.census.first_missing is not None:
             line, missing = self.census.first_missing, self.census.missing
             count = f"{missing} of {self.census.todo} images are" if missing > 1 else "an image is"
-            self.streams.note(f"{count} missing (line {line.number}: {line.source!s}); check --image-folder")
+            more = "".join(f", {cut(name)}" for name in self.census.missing_names[1:])
+            self.streams.note(f"{count} missing (line {line.number}: {line.source!s}{more}); check --image-folder")
 
     def _introduce(self, model: Model, first: Line) -> None:
         if model.is_demo and first.failure is None:

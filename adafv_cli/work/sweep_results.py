@@ -74,7 +74,7 @@ class SweepResults:
     def __init__(self, streams: Streams, log: Log | None, questions: Questions, wanted: Wanted, model: str) -> None:
         self._streams, self._log, self._questions = streams, log, questions
         self._wanted, self._model = wanted, model
-        self._sheet = Sheet(questions.settings, wanted.by)
+        self._sheet = Sheet(questions.settings, wanted.by, wanted.metric)
         self._asked: deque[tuple[int, Budget | None]] = deque()
         self._points: list[Point] = []
         self._recommendation: Recommendation | None = None
