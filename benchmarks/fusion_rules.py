@@ -6,6 +6,7 @@ Written for reading, not for speed: no padding, and the CPU only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -209,6 +210,62 @@ def two_dpps(on: str, evidence: Evidence, keep: int) -> Selection:
     return Selection(order.sort(dim=1).values)
 
 
+def in_turn(rows: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Takes by what is added to the coverage of (B, R, N) rows: (B, keep) order, and its gains."""
+    batch, best_so_far = torch.arange(len(rows)), torch.zeros_like(rows[..., 0])
+    taken = torch.zeros_like(rows[:, 0], dtype=torch.bool)
+    order, gains = [], []
+    for _ in range(keep):
+        fresh = (torch.maximum(rows, best_so_far[..., None]) - best_so_far[..., None]).sum(dim=1)
+        best = fresh.masked_fill(taken, -1).argmax(dim=1)
+        order.append(best)
+        gains.append(fresh[batch, best])
+        taken[batch, best] = True
+        best_so_far = torch.maximum(best_so_far, rows[batch, :, best])
+    return torch.stack(order, 1), torch.stack(gains, 1)
+
+
+def two_coverages(soft: bool, evidence: Evidence, keep: int) -> Selection:
+    """AdaFV's split over two rankings by coverage, of the salient image and of the text; what both name leaves places.
+
+    Those are filled by what covers the salient image next.
+    """
+    image = salient_rows(evidence, soft)
+    by_image, gained = in_turn(image, keep)
+    by_text, matched = in_turn(text_rows(evidence), keep)
+    first, second = split(gained, matched, keep)
+    visual = image.shape[2]
+    taken = marked(by_image, first, visual) | marked(by_text, second, visual)
+    rank = torch.zeros(taken.shape).scatter_(1, by_image, torch.arange(keep, 0, -1.0).expand(len(image), -1))
+    while int((left := keep - taken.sum(dim=1)).max()):
+        best = rank.masked_fill(taken, -1).argmax(dim=1)
+        taken[left > 0, best[left > 0]] = True
+    return kept(taken, keep)
+
+
+def merging(rule: Rule, weigh: str, least: float, evidence: Evidence, keep: int) -> Selection:
+    """Any rule's choice; each token that it drops goes into the nearest kept one, where that is nearer than `least`.
+
+    Nearest by the cosine of visual tokens. `weigh`: `alike`, every token the same; `salient`, by saliency; `half`, what
+    is merged has half of the say together, by cosine.
+    """
+    chosen = rule(evidence, keep)
+    taken = torch.zeros_like(evidence.valid).scatter_(1, chosen.indices, True)
+    nearest = cosines(evidence.tokens).masked_fill(~taken[:, None], -1).max(dim=2)
+    own = torch.arange(taken.shape[1]).expand_as(taken)
+    into = torch.where(taken, own, nearest.indices.masked_fill(nearest.values < least, -1))
+    weights = torch.ones_like(evidence.saliency)
+    if weigh == "salient":
+        weights = evidence.saliency + 1e-6
+    if weigh == "half":
+        weights = nearest.values.clamp(min=1e-6).masked_fill(taken | (into < 0), 0)
+        sums = torch.zeros_like(weights).scatter_add_(1, into.clamp(min=0), weights)
+        weights = torch.where(taken, sums.clamp(min=1e-6), weights)
+    return replace(chosen, into=into, weights=weights)
+
+
+DPP = partial(one_dpp, None, "tokens")
+
 RULES: dict[str, Rule] = {
     "adafv on a quarter, then far": partial(then_far, 0.25),
     "adafv on a half, then far": partial(then_far, 0.5),
@@ -230,4 +287,18 @@ RULES: dict[str, Rule] = {
     "one DPP, equal weights, tokens": partial(one_dpp, 0.5, "tokens"),
     "two DPPs, tokens": partial(two_dpps, "tokens"),
     "two DPPs, features": partial(two_dpps, "features"),
+    "two coverages, soft": partial(two_coverages, True),
+    "two coverages, cosine": partial(two_coverages, False),
+    **{
+        f"{name}, merging{said}": partial(merging, rule, weigh, least)
+        for name, rule in (("adafv", mixture), ("one DPP, AdaFV's weights, tokens", DPP))
+        for said, weigh, least in (
+            ("", "alike", -1.0),
+            (" above 0.5", "alike", 0.5),
+            (" above 0.8", "alike", 0.8),
+            (" by saliency", "salient", -1.0),
+            (", half the say", "half", -1.0),
+            (" above 0.8, half the say", "half", 0.8),
+        )
+    },
 }

@@ -20,7 +20,7 @@ from fusion_rules import RULES
 
 import adafv
 from adafv import pruners
-from adafv.pruners import READABLE, Pruner
+from adafv.pruners import Pruner
 from adafv.quality.changes import changes, moments
 from adafv.request import Request
 from adafv.settings import RunSettings
@@ -147,7 +147,7 @@ def main() -> None:
         for offset in options.seed_offset
         for probe in probes(options.per_kind, held_out(options.set, options.split, offset))
     ]
-    tried = {name: Pruner(rule, READABLE) for name, rule in RULES.items()}
+    tried = {name: Pruner(rule, frozenset({"text", "tokens", "features"})) for name, rule in RULES.items()}
     rules = options.rules.split(";") if options.rules else [*published, *tried]
     unknown = [name for name in [*rules, options.against] if name and name not in {*published, *tried}]
     if unknown:
