@@ -107,7 +107,7 @@ def _tokens(text: Text, answer: Answer, tokens: TokenCounts, bars: bool) -> None
     elif answer.pruner is not None and tokens.kept < tokens.visual:
         merged = f"; {tokens.merged} others are merged into them" if tokens.merged else ""
         _line(text, "", f"chosen by {answer.pruner}{merged}")
-    if answer.keep is not None and Budget.parse(answer.keep).held is not None:
+    if answer.keep is not None and tokens.kept < tokens.visual and Budget.parse(answer.keep).held is not None:
         _line(text, "", f"as many as this image and question need ({answer.keep})")
 
 
