@@ -76,9 +76,10 @@ def test_a_file_of_an_older_version_goes_on_as_it_was_made(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(("pruner", "wanted"), [
-    ("cdpruner", "each"), ("scope", "each"), ("mmtok", "each"), ("adafv", "joint"), ("divprune", "joint"),
+    ("cdpruner", "each"), ("scope", "each"), ("mmtok", "each"), ("visionzip", "each"), ("adafv", "joint"),
+    ("divprune", "joint"),
 ])  # fmt: skip
-def test_three_rivals_were_published_with_a_budget_for_each_crop(tiled: adafv.Model, pruner: str, wanted: str) -> None:
+def test_four_rivals_were_published_with_a_budget_for_each_crop(tiled: adafv.Model, pruner: str, wanted: str) -> None:
     image, settings = noise(150, 90), {"keep": 9, "pruner": pruner, "max_new_tokens": 4}
     published = tiled.explain(image, "what color is the sign?", protocol="published", **settings)
     plain = tiled.explain(image, "what color is the sign?", crop_budget=wanted, **settings)
