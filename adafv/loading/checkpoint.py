@@ -130,12 +130,27 @@ def _load_model(source: Source, config: Any, *, cut: bool) -> Any:
     placement = place(empty, settings, dtype)
     if source.adapter is not None:
         check_in_memory(source.adapter.name, placement)
-    weights = source.hub if tensors is None else {"state_dict": tensors}
+    model, report = _filled(type(empty), source, cut_config, dtype, placement, tensors)
+    if settings.server is not None:
+        as_front(model, report, whole)
+    check_weights(settings.model, model, report, cut_config.vision_config.num_hidden_layers)
+    if source.folder is None and tensors is None and not quantized:
+        _check_all_types(downloaded(source.place, source.hub))
+    return model.eval()
+
+
+def _filled(
+    kind: Any, source: Source, config: Any, dtype: torch.dtype, placement: Any, tensors: Mapping[str, Held] | None
+) -> tuple[Any, dict[str, Any]]:
+    """Make a model with its weights, of `tensors` or else of the checkpoint's files, and tell what was (not) found.
+
+    Not by the Auto class, which looks on the hub for adapters wherever peft is installed, also when offline.
+    """
+    settings, weights = source.settings, source.hub if tensors is None else {"state_dict": tensors}
     with unreported():
-        # Not by the Auto class, which looks on the hub for adapters wherever peft is installed, also when offline.
-        model, report = type(empty).from_pretrained(
+        model, report = kind.from_pretrained(
             source.place if tensors is None else None,
-            config=cut_config,
+            config=config,
             dtype=dtype,
             device_map=placement,
             offload_folder=settings.offload_folder,
@@ -146,12 +161,7 @@ def _load_model(source: Source, config: Any, *, cut: bool) -> Any:
             output_loading_info=True,
             **weights,
         )
-    if settings.server is not None:
-        as_front(model, report, whole)
-    check_weights(settings.model, model, report, cut_config.vision_config.num_hidden_layers)
-    if source.folder is None and tensors is None and not quantized:
-        _check_all_types(downloaded(source.place, source.hub))
-    return model.eval()
+    return model, report
 
 
 @contextmanager
