@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +26,13 @@ from adafv_cli.serverflags import ServedFlags
 from adafv_cli.work.answer_files import write_submission
 from adafv_cli.work.dryrun import DryRun
 from adafv_cli.work.earlier import Found, Keys, Setting, read
+from adafv_cli.work.launch import Launch
 from adafv_cli.work.probe import probe
 from adafv_cli.work.questions import Questions, Shard
 from adafv_cli.work.results import BatchResults
 from adafv_cli.work.run import Run
 from adafv_cli.work.source import Source
+from adafv_cli.work.world import World
 from adafv_cli.workflags import INPUT_HELP, WorkFlags, batch_flag
 
 HELP = """
@@ -99,36 +104,50 @@ def batch(
     load.check(run_settings)
     if run_settings.compare:
         raise UsageError("--compare measures one question at a time", "use adafv ask --compare")
-    shard = Shard.parse(flags.shard)
+    world, shard = World.of(os.environ), Shard.parse(flags.shard)
     lines = flags.wording.source(source, flags.image_folder, streams)
     flags.check_files(streams, lines.file)
     recorded = made_with(load_settings, run_settings, flags) | {"command": "batch"}
     recorded |= {"keep": run_settings.budget.text, "pruner": run_settings.pruner}
     if flags.dry_run:
         raise typer.Exit(_dry_run(streams, load_settings, run_settings, batch_settings, flags, lines))
-    keys = Keys(flags.repeated_ids)
+    keys, setting = Keys(flags.repeated_ids), Setting.of(run_settings)
+    launch = Launch(world, flags.file, resume=flags.resume, force=flags.force, keys=keys, recorded=recorded)
+    launch.check(lines.file, flags.report)
+    order = partial(_in_order, Questions(lines, shard, {}, keys, [setting]))
     everything = {"input": source} | all_settings(load_settings, run_settings, flags)
-    with ExitStack() as stack:
-        log = flags.log(stack, keys, recorded, streams, "model, keep and pruner")
-        questions = Questions(lines, shard, log.found.done if log is not None else {}, keys, [Setting.of(run_settings)])
-        job = Run(
-            streams=streams,
-            load=load_settings,
-            runs=[run_settings],
-            batch=batch_settings,
-            questions=questions,
-            census=questions.census() if lines.file is not None else None,
-            log=log,
-            recorded={"adafv": __version__} | recorded,
-            results=BatchResults(streams, log, as_json=output.as_json),
-            report=RunReport(flags.report, everything) if flags.report else None,
-            chosen={"input": source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)},
-            fail_fast=flags.fail_fast,
-        )
-        code = job.go()
+    with launch:
+        with ExitStack() as stack:
+            alone = partial(flags.log, stack, keys, recorded, streams, "model, keep and pruner")
+            log, found = launch.log(stack, order, alone, streams)
+            questions = Questions(lines, world.share(shard), found.done, keys, [setting])
+            job = Run(
+                streams=streams,
+                load=world.placed(load_settings),
+                runs=[run_settings],
+                batch=batch_settings,
+                questions=questions,
+                census=questions.census() if lines.file is not None else None,
+                log=log,
+                recorded={"adafv": __version__} | recorded | launch.mark,
+                results=BatchResults(streams, log, as_json=output.as_json),
+                report=RunReport(flags.report, everything) if flags.report else None,
+                chosen={"input": source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)},
+                fail_fast=flags.fail_fast,
+                processes=world.size,
+            )
+            code = job.go()
+        code = launch.end(code, order, streams)
+    if world.rank == 0:
         flags.write_submission()
     if code != Exit.OK:
         raise typer.Exit(code)
+
+
+def _in_order(questions: Questions) -> Iterator[int]:
+    """Give the keys of an input's lines."""
+    questions.census()
+    return (questions.key(line, setting) for line in questions.ours() for setting in questions.settings)
 
 
 def _dry_run(

@@ -42,6 +42,24 @@ def check_devices(settings: LoadSettings) -> None:
         _check_folder(Path(settings.offload_folder))
 
 
+def device_of(rank: int, processes: int) -> str:
+    """Choose the device of one of several processes on this machine.
+
+    Args:
+        rank: its number, from 0.
+        processes: how many there are.
+
+    Raises:
+        DeviceError: there are accelerators, but fewer than processes.
+    """
+    kind = accelerator()
+    count = torch.accelerator.device_count() if kind else 0
+    if kind and count < processes:
+        what = f"{processes} processes were started, and there {'is' if count == 1 else 'are'} {count} {kind} device(s)"
+        raise DeviceError(what, f"start {count} (--nproc-per-node {count}), or share them with --device-map {kind}:0")
+    return f"{kind}:{rank}" if kind else "cpu"
+
+
 def _check_folder(folder: Path) -> None:
     """See that weights can be written there, or where it will be made, and leave nothing behind."""
     try:

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -97,7 +97,7 @@ class Log:
             if not self._resume:
                 os.ftruncate(self._fd, 0)
             elif self.found.failed or self.found.repeated:
-                self._compact()
+                self.rewrite(self._copy_good)
             elif self.found.torn_bytes:
                 os.ftruncate(self._fd, self.found.good_bytes)
             self._began = record(self.settings_path, settings) or self._began
@@ -209,16 +209,20 @@ class Log:
             what = f"-o: {cut(str(self.path))}: {error.strerror}"
             raise UsageError(what, "check the path and its permissions") from None
 
-    def _compact(self) -> None:
-        """Drop failed lines, repeated ones and a torn one: in a copy, which then takes the place of the file."""
+    def _copy_good(self, new: BinaryIO) -> None:
+        with self.path.open("rb") as old:
+            copy_good(old, new, self._keys)
+
+    def rewrite(self, write: Callable[[BinaryIO], None]) -> None:
+        """Have a copy written, which then takes the place of the file."""
         copy = compacting_path(self.path)
         copy.unlink(missing_ok=True)  # of a run that was killed
         opened = os.open(copy, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | _CLOSED, 0o666)
         try:
             os.fchmod(opened, stat.S_IMODE(os.fstat(self._fd).st_mode))
             _lock(opened, self.path)
-            with self.path.open("rb") as old, os.fdopen(os.dup(opened), "wb") as new:
-                copy_good(old, new, self._keys)
+            with os.fdopen(os.dup(opened), "wb") as new:
+                write(new)
             os.fsync(opened)
             copy.replace(self.path)
         except BaseException:

@@ -5,7 +5,6 @@ What becomes of the answers is its `Results`; a batch is a sweep with one settin
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from adafv_cli.rendering import report, summary
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.rendering.tally import Tally
 from adafv_cli.work.earlier import Setting
+from adafv_cli.work.launch import resume_command
 from adafv_cli.work.lines import Line
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Census, Questions, is_missing, no_question
@@ -56,6 +56,7 @@ class Run:
         report: file for the report, if one was asked for.
         chosen: other settings by name, to be shown.
         fail_fast: stop at the first line that fails.
+        processes: that a launcher started to do this, this one among them.
     """
 
     streams: Streams
@@ -70,6 +71,7 @@ class Run:
     report: RunReport | None
     chosen: dict[str, Any]
     fail_fast: bool
+    processes: int = 1
     tally: Tally = field(init=False)
     interrupts: Interrupts = field(init=False)
     model: Model | None = field(init=False, default=None)
@@ -242,11 +244,5 @@ class Run:
             return
         doing = "redo what failed" if finished else "go on"
         piped = ", with the same input" if self.questions.source.file is None else ""
-        text = Text(f"{doing}{piped}:\n  ").append(resume_command(sys.argv[1:]), "bold")
+        text = Text(f"{doing}{piped}:\n  ").append(resume_command(sys.argv[1:], self.processes), "bold")
         self.streams.console.print(text, soft_wrap=True)
-
-
-def resume_command(args: list[str]) -> str:
-    """Make the command line that goes on with a run's output."""
-    kept = [arg for arg in args if arg not in ("--force", "--resume")]
-    return shlex.join(["adafv", *kept[:1], "--resume", *kept[1:]])

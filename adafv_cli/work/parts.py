@@ -1,0 +1,176 @@
+"""Parts of an output: each process of a launch appends to one of its own, and the first merges them in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from adafv.errors import AdaFVError
+from adafv_cli.exits import Exit, UsageError
+from adafv_cli.work.earlier import Found, Keys, read
+from adafv_cli.work.outlog import Log
+from adafv_cli.work.recorded import changes, compacting_path, settings_in, settings_path
+from adafv_cli.work.world import World
+
+_PART = re.compile(r"\.part-[0-9]+-of-[0-9]+")
+LAUNCH = "launch"  # in the settings of a part: by which launch it is written
+_POLL_S = 0.05
+
+
+class Parts:
+    """The parts beside an output.
+
+    Args:
+        out: where the answers go in the end.
+        world: the launch.
+    """
+
+    def __init__(self, out: Path, world: World) -> None:
+        self._out, self._world = out.resolve(), world
+
+    @property
+    def own(self) -> Path:
+        """The part that this process appends to."""
+        return self._of(self._world.rank)
+
+    def there(self) -> list[Path]:
+        """List the parts that there are, of this launch or of an earlier one, perhaps of other processes."""
+        beside = sorted(self._out.parent.iterdir()) if self._out.parent.is_dir() else []
+        begin = self._out.name
+        return [one for one in beside if one.name.startswith(begin) and _PART.fullmatch(one.name[len(begin) :])]
+
+    def check(self, *, resume: bool, force: bool) -> None:
+        """See that what an interrupted launch left is gone on with, or remove it.
+
+        Raises:
+            UsageError: it is neither to be resumed nor replaced.
+        """
+        if resume:
+            return
+        left = [one for one in self.there() if one.stat().st_size and not self._is_of_this_launch(one)]
+        if left and not force:
+            what = f"-o: {self._out.name} has parts of a run that did not end ({left[0].name})"
+            raise UsageError(what, "--resume goes on with them, --force replaces them")
+        if self._world.rank == 0:
+            for path in self.there():
+                if self._world.size == 1 or path not in [self._of(rank) for rank in range(self._world.size)]:
+                    _remove(path)
+
+    def found(self, keys: Keys, settings: Mapping[str, Any]) -> Found:
+        """Read what all parts and the output hold, as one.
+
+        Raises:
+            UsageError: they were made with other settings.
+            InputError: one is no output.
+        """
+        together = Found()
+        for path in [self._out, *self.there()]:
+            if not path.exists():
+                continue
+            found = read(path, keys)
+            changed = changes(settings_path(path), found.first, settings) if found.first is not None else []
+            if changed:
+                what = f"-o: {path.name} was made with other settings ({'; '.join(changed)})"
+                raise UsageError(what, "use the same, or write to another file; --force replaces this one")
+            together.done |= found.done
+            together.failed += found.failed
+            together.first = together.first or found.first
+            together.last = found.last or together.last
+        return together
+
+    def finish(self, code: Exit) -> None:
+        """Say that this process has done its share, and how it went."""
+        said = json.dumps({"launch": self._world.launch, "code": int(code)})
+        unfinished = self._marker(self._world.rank).with_suffix(".writing")
+        unfinished.write_text(said, encoding="utf-8")
+        unfinished.replace(self._marker(self._world.rank))
+
+    def wait(self) -> Exit:
+        """Wait for all other processes of the launch, and tell how they ended.
+
+        Raises:
+            AdaFVError: the launcher is gone.
+        """
+        codes, parent = [Exit.OK], os.getppid()
+        for rank in range(1, self._world.size):
+            while (code := self._said(rank)) is None:
+                if os.getppid() != parent:
+                    what = f"the launcher is gone, and the process of rank {rank} has not finished"
+                    raise AdaFVError(what, "start it again, with --resume")
+                time.sleep(_POLL_S)
+            codes.append(code)
+        return max(codes)
+
+    def merge(self, log: Log, keys: Keys, order: Iterable[int]) -> int:
+        """Bring all answers into the output, each id once, and remove the parts; killed at any point, it can be redone.
+
+        Args:
+            log: of the output.
+            keys: by what answers are told apart.
+            order: the keys of the input's lines; answers to other questions come behind them.
+
+        Returns:
+            How many answers there are.
+        """
+        paths = [path for path in (self._out, *self.there()) if path.exists()]
+        places = _places(paths, keys)
+
+        def write(new: BinaryIO) -> None:
+            files = [path.open("rb") for path in paths]
+            try:
+                for key in dict.fromkeys([*(key for key in order if key in places), *places]):
+                    number, at, _ = places[key]
+                    files[number].seek(at)
+                    new.write(files[number].readline())
+            finally:
+                for file in files:
+                    file.close()
+
+        log.rewrite(write)
+        for path in self.there():
+            _remove(path)
+        return len(places)
+
+    def _of(self, rank: int) -> Path:
+        return self._out.with_name(f"{self._out.name}.part-{rank}-of-{self._world.size}")
+
+    def _is_of_this_launch(self, part: Path) -> bool:
+        return self._world.size > 1 and settings_in(settings_path(part)).get(LAUNCH) == self._world.launch
+
+    def _marker(self, rank: int) -> Path:
+        return self._of(rank).with_name(f"{self._of(rank).name}.done")
+
+    def _said(self, rank: int) -> Exit | None:
+        try:
+            said = json.loads(self._marker(rank).read_text(encoding="utf-8"))
+            return Exit(said["code"]) if said["launch"] == self._world.launch else None
+        except (OSError, ValueError):
+            return None
+
+
+def _places(paths: list[Path], keys: Keys) -> dict[int, tuple[int, int, bool]]:
+    """Find the answer to each key: its file, where it begins there, and whether it is good; a good one counts most."""
+    places: dict[int, tuple[int, int, bool]] = {}
+    for number, path in enumerate(paths):
+        at = 0
+        with path.open("rb") as lines:
+            for raw in lines:
+                if raw.endswith(b"\n") and raw.strip():
+                    answer = json.loads(raw)
+                    key, good = keys.of(answer), answer.get("error") is None
+                    if key not in places or not places[key][2]:
+                        places[key] = (number, at, good)
+                at += len(raw)
+    return places
+
+
+def _remove(part: Path) -> None:
+    for path in (settings_path(part), compacting_path(part), part.with_name(f"{part.name}.done"), part):
+        with suppress(FileNotFoundError):
+            path.unlink()

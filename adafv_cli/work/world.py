@@ -1,0 +1,67 @@
+"""Finds out whether a launcher (torchrun, accelerate) started this process as one of several, and what its share is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from adafv.errors import shown
+from adafv.settings import LoadSettings
+from adafv_cli.exits import UsageError
+from adafv_cli.work.questions import Shard
+
+_FIX = "start them with torchrun --nproc-per-node N -m adafv_cli batch ..."
+
+
+@dataclass(frozen=True)
+class World:
+    """One of `size` processes of one launch on this machine, numbered from 0; `launch` tells launches apart."""
+
+    rank: int = 0
+    size: int = 1
+    launch: str = ""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> World:
+        """Read what the launcher says.
+
+        Raises:
+            UsageError: it was asked for several processes and started one, or they are on several machines.
+        """
+        if "WORLD_SIZE" not in environment or "RANK" not in environment:
+            if "MASTER_PORT" in environment and "ACCELERATE_MIXED_PRECISION" in environment:
+                # `accelerate launch --cpu --num_processes 2` starts one process, and says nothing.
+                raise UsageError("accelerate was asked for several processes and started one", _FIX)
+            return cls()
+        rank, size, local = (_number(environment, name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        if local != size:
+            what = f"{size} processes on several machines ({local} on this one), which share no file"
+            raise UsageError(what, "give each machine its --shard and its -o, and torchrun on each")
+        if not 0 <= rank < size:
+            raise UsageError(f"RANK {rank} of WORLD_SIZE {size}", _FIX)
+        named = [environment.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT")]
+        return cls(rank, size, "-".join([*named, str(os.getppid())]))
+
+    def share(self, shard: Shard) -> Shard:
+        """Divide a shard among the processes."""
+        return Shard(shard.index + shard.count * self.rank, shard.count * self.size)
+
+    def placed(self, settings: LoadSettings) -> LoadSettings:
+        """Give this process a device of its own, unless the user has chosen one.
+
+        Raises:
+            DeviceError: there are fewer devices than processes.
+        """
+        if self.size == 1 or settings.device_map != "auto":
+            return settings
+        from adafv.loading.devices import device_of
+
+        return replace(settings, device_map=device_of(self.rank, self.size))
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    if not text.isdecimal():
+        raise UsageError(f"{name} is {shown(text)} in the environment", _FIX)
+    return int(text)
