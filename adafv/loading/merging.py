@@ -81,10 +81,9 @@ def _check_complete(adapter: Adapter, parts: Mapping[str, Mapping[str, Held]], m
             missing = [name for name in pair if name not in names]
             if len(missing) == 1:
                 raise CheckpointError(f"model: the adapter {adapter.name}: {module}.{missing[0]} is missing", AGAIN)
-    if adapter.settings.get("layers_to_transform") is not None or re.search(
-        r"\d", str(adapter.settings.get("target_modules"))
-    ):
-        return
+    chosen = str(adapter.settings.get("target_modules"))
+    if adapter.settings.get("layers_to_transform") is not None or re.search(r"\d", chosen):
+        return  # numbers: it was trained on some of the layers
     kinds = {_kind(module) for module in parts}
     for module in modules:
         if _kind(module) in kinds and module not in parts:
