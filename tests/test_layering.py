@@ -64,6 +64,7 @@ ROOMS: dict[str, str] = {
     " settings streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
+    "harness": "engine errors records settings",
     "bench": "costs demo engine errors families flops images loading memory pruners records request settings timing"
     " wrapping",
     "patching": "budget encoding errors evidence families pipeline prompt pruners records request settings timing"
@@ -108,6 +109,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/patching": "torch",
     "adafv/bench": "torch transformers accelerate PIL",
     "adafv/wrapping": "transformers",
+    "adafv/harness": "torch accelerate PIL lmms_eval",  # which alone imports it
     "adafv/loading": "torch transformers accelerate safetensors huggingface_hub jinja2 PIL peft",
     "adafv/costs": "torch transformers",
     "adafv/quality": "numpy",
