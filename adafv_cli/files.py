@@ -21,7 +21,9 @@ from adafv.figures.formats import FORMATS, is_ours
 from adafv_cli.exits import UsageError
 
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(self|[0-9]+)/fd")
-_REPORT = re.compile(rb'\s*\{\s*"adafv"\s*:\s*"[^"]*"\s*,\s*"command"\s*:\s*\[')
+_REPORT = re.compile(
+    rb'\s*\{\s*"adafv"\s*:\s*"[^"]*"\s*,\s*"command"\s*:\s*\[|(<!doctype html>\s*)?(<!--|%) adafv sweep report\b'
+)
 _LINKS = 40  # as many as Linux follows
 
 

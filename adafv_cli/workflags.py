@@ -58,9 +58,10 @@ class WorkFlags:
     ] = None
     limit: Annotated[int | None, batch_flag(metavar="N", help="Only the first N questions.")] = None
     fail_fast: Annotated[bool, batch_flag("--fail-fast", help="Stop at the first line that fails.")] = False
-    report: Annotated[Path | None, batch_flag(metavar="FILE.json", help="Write settings, totals, distributions.")] = (
-        None
-    )
+    report: Annotated[
+        Path | None,
+        batch_flag(metavar="FILE", help="JSON of the run; a sweep also .md .tex .html."),
+    ] = None
 
     def settings(self) -> BatchSettings:
         """Make the library's settings.

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import adafv
 from adafv.errors import AdaFVError
-from adafv_cli.files import write_json
+from adafv_cli.files import write_bytes, write_json
+from adafv_cli.rendering.documents import KINDS, document
 from adafv_cli.rendering.tally import Tally
 
 _LIBRARIES = ("torch", "transformers", "accelerate")
+
+
+class Results(Protocol):
+    """What a document needs of a sweep's results."""
+
+    def said(self) -> list[str]:
+        """Sentences about the whole."""
+
+    def figure(self, kind: str, *, partial: bool) -> bytes:
+        """Draw the curve."""
 
 
 class RunReport:
@@ -37,8 +49,9 @@ class RunReport:
         model: Mapping[str, object],
         counters: Mapping[str, int],
         made: Mapping[str, Any],
+        results: Results | None = None,
     ) -> None:
-        """Write the file.
+        """Write the file: JSON, or of a sweep the document that its name asks for.
 
         Args:
             tally: what was answered.
@@ -46,6 +59,7 @@ class RunReport:
             model: the load settings as they came out.
             counters: of images encoded and found encoded, and lines skipped.
             made: what else came of the answers.
+            results: of a sweep, whose sentences and figure a document has.
 
         Raises:
             AdaFVError: it cannot be written.
@@ -59,7 +73,7 @@ class RunReport:
             "settings": self._settings,
             "model": dict(model),
             "versions": versions(),
-            "machine": {"system": platform.platform(), "processor": platform.machine(), "host": platform.node()},
+            "machine": machine(),
             "totals": tally.totals() | dict(counters),
             "distributions": tally.distributions(),
             **made,
@@ -68,10 +82,24 @@ class RunReport:
                 for line in tally.failed
             ],
         }
+        kind = self._path.suffix.lower().removeprefix(".")
         try:
-            write_json(self._path, content)
+            if results is not None and kind in KINDS and content.get("points"):
+                said, figure = results.said(), results.figure("svg", partial=outcome != "finished")
+                write_bytes(self._path, document(kind, content, said, figure, self._settings.get("plot")))
+            else:
+                write_json(self._path, content)
         except OSError as error:
             raise AdaFVError(f"--report: cannot write {self._path}: {error.strerror}") from error
+
+
+def machine() -> dict[str, object]:
+    """Say what it ran on; accelerators where torch has been loaded."""
+    found: dict[str, object] = {"system": platform.platform(), "processor": platform.machine(), "host": platform.node()}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["accelerators"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return found | {"cores": os.cpu_count()}
 
 
 def versions() -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from adafv.errors import AdaFVError, shown
 from adafv.records import Answer
 from adafv_cli.console import Streams
 from adafv_cli.rendering import summary
+from adafv_cli.rendering.run_report import Results as SweepDocument
 from adafv_cli.rendering.tally import Tally
 from adafv_cli.work.earlier import Setting
 from adafv_cli.work.lines import Line, encoded
@@ -35,6 +36,10 @@ class Results(Protocol):
 
     def failures(self, tally: Tally) -> tuple[str, Tally]:
         """Say how many failed, and what to list of them."""
+
+    @property
+    def documented(self) -> SweepDocument | None:
+        """What a report that is a document has, too."""
 
     def made(self) -> dict[str, Any]:
         """Work out what else belongs into the report."""
@@ -92,6 +97,10 @@ class BatchResults:
     def failures(self, tally: Tally) -> tuple[str, Tally]:
         """Say how many lines failed."""
         return f"{len(tally.failed)} of {tally.lines} lines", tally
+
+    @property
+    def documented(self) -> None:
+        """Nothing: a batch is reported in JSON."""
 
     def made(self) -> dict[str, Any]:
         """Nothing else belongs into the report."""

@@ -235,7 +235,7 @@ class Run:
         if self.report is not None:
             counters["skipped"] = self.questions.skipped
             described = {} if self.model is None else self.model.describe(self.runs[0])
-            self.report.write(self.tally, outcome, described, counters, made)
+            self.report.write(self.tally, outcome, described, counters, made, self.results.documented)
 
     def _say_how_to_resume(self, *, finished: bool) -> None:
         if self.log is None or not self.log.regular:

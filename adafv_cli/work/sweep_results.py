@@ -21,6 +21,7 @@ from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.summary import stored
 from adafv_cli.rendering.sweep_table import made, show
+from adafv_cli.rendering.sweep_words import footnote, sentence, without_looking
 from adafv_cli.rendering.tally import Failed, Tally
 from adafv_cli.work.earlier import Setting
 from adafv_cli.work.lines import Line
@@ -138,6 +139,20 @@ class SweepResults:
         self._points = marked(found, self._recommendation)
         return made(self._points, self._recommendation, self._floors)
 
+    @property
+    def documented(self) -> SweepResults:
+        """Itself: sentences and a figure."""
+        return self
+
+    def said(self) -> list[str]:
+        """Say what is recommended, and what the comparison can tell."""
+        if self._recommendation is None or not self._points:
+            return []
+        notes = [sentence(self._recommendation)]
+        notes += [footnote(self._recommendation)] if self._recommendation.settings else []
+        notes += [without_looking(self._floors)] if self._floors is not None else []
+        return [note.plain for note in notes]
+
     def publish(self, *, partial: bool) -> None:
         """Show the points, and draw them; without -o, what is shown is all that there is of the answers."""
         if self._recommendation is None or not any(point.questions for point in self._points):
@@ -150,7 +165,7 @@ class SweepResults:
             show(self._streams, self._points, self._recommendation, self._floors, **shown_with)
         finally:  # whoever reads the points, or does not: the figure was asked for
             if self._wanted.plot is not None:
-                write_figure("--plot", self._wanted.plot, lambda kind: self._drawn(kind, partial=partial))
+                write_figure("--plot", self._wanted.plot, lambda kind: self.figure(kind, partial=partial))
 
     def _say_what_is_too_few(self, images: int, recommendation: Recommendation) -> None:
         needed, few = recommendation.images_needed, images < FEW_IMAGES
@@ -161,7 +176,8 @@ class SweepResults:
         if said:
             self._streams.note(f"questions about {images} image{'s' * (images > 1)}: {'; '.join(said)}")
 
-    def _drawn(self, kind: str, *, partial: bool) -> bytes:
+    def figure(self, kind: str, *, partial: bool) -> bytes:
+        """Draw the curve as a file's content."""
         from adafv.figures.curve import render
 
         if self._recommendation is None:
