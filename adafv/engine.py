@@ -16,6 +16,7 @@ from adafv.families.tower import layers_that_run
 from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import load_checkpoint
 from adafv.loading.source import locate
+from adafv.probing import QUESTION, Probe, probe
 from adafv.records import Answer, Comparison, Question
 from adafv.request import Request
 from adafv.rows import Row, questions_of
@@ -144,6 +145,12 @@ class Model(Answering):
         request = Request(asked, self.render(asked, run), encoding, cost, content_key(image))
         ((answer, outcome),) = self.outcomes([request], run)
         return explain(self.pipeline, self._checkpoint.processor, picture, request, outcome.kept, answer, run)
+
+    def probe(self, image: Any, question: str = QUESTION) -> Probe:
+        """Measure how well a question's words point at an image's visual tokens; raises as `ask` does."""
+        asked = Question(0, image, question)
+        request = Request(asked, self.render(asked, RunSettings()), self.encode(image)[0])
+        return probe(self.pipeline, self._checkpoint.processor.tokenizer, request)
 
     def batch(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_there
-from adafv_cli.loading import setting_errors
+from adafv_cli.loading import load_model, setting_errors
 from adafv_cli.options import LoadFlags, OutputFlags, RunFlags, same, takes_flags
 from adafv_cli.rendering import card
 
@@ -28,8 +28,10 @@ Describe a checkpoint: tokens, parameters, memory, FLOPs.
   adafv info llava-hf/llava-1.5-7b-hf
   adafv info llava-hf/llava-v1.6-34b-hf --image 1024x768 --keep 10%
   adafv info checkpoints/mine --image photo.jpg --json | jq .parameters
+  adafv info checkpoints/mine --probe photo.jpg --probe street.png
 
-Configuration and tokenizer are read, no weights. The table is for one answer to
+Configuration and tokenizer are read, no weights, unless --probe asks how well
+the model's words point at the visual tokens of images. The table is for one answer to
 one question, of the lengths that it states, at several budgets.
 """
 
@@ -56,6 +58,14 @@ class InfoFlags:
         ),
     ] = "640x480"
     keep: Annotated[str, same(RunFlags, "keep")] = RunFlags.keep
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Load the weights, and measure how well words point at this image's tokens; repeat it.",
+            rich_help_panel="Pruning",
+        ),
+    ] = None
 
     def settings(self, ctx: typer.Context, positional: str | None) -> LoadSettings:
         """Say which checkpoint; a MODEL without -m counts more than the environment.
@@ -99,10 +109,17 @@ def info(
     output.apply(streams)
     settings = flags.settings(ctx, checkpoint)
     keep = RunFlags(keep=flags.keep).settings(ctx).budget
+    for image in flags.probe or ():
+        if not is_there(Path(image)):
+            raise UsageError(f"--probe: {shown(image)} does not exist", "check the path")
     with streams.library_noise():
         width, height = _image_size(flags.image)
         with streams.busy(f"reading {settings.model}"):
             found = _plan(settings, width, height, keep)
+        if flags.probe:
+            model = load_model(settings, RunSettings(), streams)
+            with streams.busy("probing"):
+                found = replace(found, probes={image: model.probe(image) for image in flags.probe})
     if output.as_json:
         streams.record(found.to_json())
     else:

@@ -2,7 +2,7 @@
 
 1 knows, 4 survives use, and the engine's half of 5: through the library's engine. 2 own information, 3 saliency, 6
 a number needs several patches, and the stock half of 5: through stock transformers. All on both worlds; 6 on the hard
-one alone, whose signs have numbers.
+one alone, whose signs have numbers. What is right without the order of the visual tokens is no gate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import adafv
 from adafv.demo import CHECKPOINT
 from adafv.engine import Model
 from recipe.evaluation import probes
-from recipe.measures import agrees, knows, needs_several, own_information, saliency_bias, survives_use
+from recipe.measures import agrees, knows, needs_several, own_information, saliency_bias, survives_use, without_order
 from recipe.questions import NUMBER
 from recipe.stock import Stock
 from recipe.worlds import HARD, PLAIN, REPORT, TUNE, Series, held_out
@@ -37,6 +37,7 @@ def gates_of(series: Series, per_kind: int, stock: Stock, model: Model) -> dict[
         "3 saliency": lambda: saliency_bias(stock, asked),
         "4 survives use": lambda: survives_use(model, asked),
         "5 stock agrees": lambda: agrees(stock, model, asked[:: max(1, len(asked) // 400)]),
+        "without order": lambda: without_order(stock, asked[:: max(1, len(asked) // 400)]),
     }
     if NUMBER in series.kinds:
         gates["6 needs several patches"] = lambda: needs_several(stock, asked)

@@ -66,6 +66,21 @@ def needs_several(stock: Stock, asked: Sequence[Probe], some: Sequence[int] = SO
     return result
 
 
+def without_order(stock: Stock, asked: Sequence[Probe]) -> dict[str, float]:
+    """Not a gate: how much is right, with every visual token there, in their order and in a random one."""
+    shown = pictures(asked)
+    every = torch.arange(GRID * GRID)
+    right: dict[str, list[bool]] = {"in order": [], "shuffled": []}
+    for probe in asked:
+        order = torch.from_numpy(np.random.default_rng([probe.series.seed, probe.number, 5]).permutation(GRID * GRID))
+        for name, patches in (("in order", every), ("shuffled", order)):
+            right[name].append(stock.answer_from(shown[probe.scene], probe.text, patches) == probe.answer)
+    shares = {name: share(marks, [probe.scene for probe in asked]) for name, marks in right.items()}
+    return {name: one.percent for name, one in shares.items()} | {
+        f"{name}, error": one.error for name, one in shares.items()
+    }
+
+
 def _without_parts(probe: Probe, most: int) -> tuple[Tensor, Tensor]:
     """Patches to remove (patches,) bool so that `most` still show a part of the number, and the strokes left.
 

@@ -40,17 +40,19 @@ class Stock:
         output = self.model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
         return str(self.processor.decode(output, skip_special_tokens=True)).strip()
 
-    @torch.no_grad()
     def answer_without(self, picture: Picture, question: str, removed: Tensor) -> str:
         """Greedy answer with some visual tokens, (patches,) bool, taken out of the prompt."""
+        return self.answer_from(picture, question, (~removed).nonzero().flatten())
+
+    @torch.no_grad()
+    def answer_from(self, picture: Picture, question: str, patches: Tensor) -> str:
+        """Greedy answer to a prompt that has the visual tokens of these patches (n,), in this order."""
         inputs = self.inputs(picture, question)
         ids = inputs["input_ids"][0]
         embedded = self.model.get_input_embeddings()(ids)
-        place = ids == self.model.config.image_token_id
-        embedded[place] = self.visual_tokens(inputs["pixel_values"])
-        gone = torch.zeros_like(place)
-        gone[place.nonzero().flatten()[removed]] = True
-        prompt = embedded[~gone][None]
+        places = (ids == self.model.config.image_token_id).nonzero().flatten()
+        visual = self.visual_tokens(inputs["pixel_values"])[patches]
+        prompt = torch.cat([embedded[: places[0]], visual, embedded[places[-1] + 1 :]])[None]
         mask = torch.ones(prompt.shape[:2], dtype=torch.long)
         output = self.model.generate(inputs_embeds=prompt, attention_mask=mask)[0]
         return str(self.processor.decode(output, skip_special_tokens=True)).strip()

@@ -52,6 +52,7 @@ ROOMS: dict[str, str] = {
     "choosing": "encoding evidence pruners request settings signals timing",
     "serving": "decoding errors settings timing",
     "pipeline": "choosing decoding encoding errors evidence families memory pruners request settings timing",
+    "probing": "pipeline request signals words",
     "explanation": "families figures notebook records",
     "explaining": "choosing explanation pipeline records request settings words",
     "report": "costs pipeline records request settings",
@@ -60,8 +61,8 @@ ROOMS: dict[str, str] = {
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
     " records report request settings setup timing",
     "rows": "budget errors records",
-    "engine": "answering decoding errors explaining explanation families images loading records request rows serving"
-    " settings streaming",
+    "engine": "answering decoding errors explaining explanation families images loading probing records request rows"
+    " serving settings streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "harness": "engine errors records settings",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from adafv.budget import Budget, bounds
+from adafv.errors import cut
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
 from adafv_cli.terminal import one_line
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from adafv.costs.plan import AnswerPlan, PromptPlan
     from adafv.families.base import ImagePlan
     from adafv.loading.reading import PromptDescription
+    from adafv.probing import Probe
 
 _COUNT: units.System = (1000, ("", "K", "M", "B"))  # of parameters, where the G is called B
 
@@ -44,6 +47,7 @@ class Card:
     prompt: PromptPlan
     keep: Budget
     costs: dict[str, AnswerPlan]
+    probes: Mapping[str, Probe] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Make one object; its names are those of the configuration and of an answer's records."""
@@ -53,7 +57,9 @@ class Card:
             for keep, plan in self.costs.items()
         ]
         prompts = None if self.prompts is None else asdict(self.prompts)
-        return {"model": self.model, **asdict(self.description), "prompts": prompts, "image": image, "costs": costs}
+        found = {"model": self.model, **asdict(self.description), "prompts": prompts, "image": image, "costs": costs}
+        probes = [{"image": image, **probe.to_json()} for image, probe in self.probes.items()]
+        return found | {"probes": probes} if probes else found
 
 
 def text(found: Card) -> Text:
@@ -69,6 +75,8 @@ def text(found: Card) -> Text:
         _prompts(lines, found.prompts)
     _image(lines, found)
     _costs(lines, found)
+    if found.probes:
+        _probes(lines, found.probes)
     return lines
 
 
@@ -130,6 +138,19 @@ def _image(lines: Text, found: Card) -> None:
     shapes = [f"{name} {columns} x {rows}" for name, (rows, columns) in zip(_PARTS, image.grids, strict=False)]
     if image.crops > 1:
         _row(lines, "", f"{', '.join(shapes)}; {image.newlines} newlines if none is pruned")
+
+
+def _probes(lines: Text, probes: Mapping[str, Probe]) -> None:
+    """Say how well words point at visual tokens, which is what pruning by text has to go by."""
+    lines.append("\n\nwords and visual tokens", "bold").append(": cosines of the best of a list of common things\n")
+    for image, probe in probes.items():
+        found = probe.alignment
+        lines.append(f"{one_line(cut(image))}\n")
+        cosines = f"peak {found.peak:.3f}, spread {found.spread:.3f}, by chance {found.chance:.3f}"
+        _row(lines, "", f"{probe.word}: {cosines}, signal {found.signal:.1f}")
+    signals = [probe.alignment.signal for probe in probes.values()]
+    _row(lines, "signal", f"{sum(signals) / len(signals):.1f} times chance, mean; README shows what that is worth")
+    lines.rstrip()
 
 
 def _costs(lines: Text, found: Card) -> None:
