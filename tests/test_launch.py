@@ -75,7 +75,7 @@ def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
 
 def killed(folder: Path, args: list[str]) -> None:
     """A launch of two whose second process is killed half-way; the launcher then ends the first."""
-    ranks = [start(args, rank_of(rank, 2, "killed"), step_s=0.05) for rank in range(2)]
+    ranks = [start(args, rank_of(rank, 2, "killed"), step_s=1.0) for rank in range(2)]
     for number, rank in enumerate(ranks):
         wait_for_a_line(folder / f"out.jsonl.part-{number}-of-2", rank.pid)
     ranks[1].kill()
