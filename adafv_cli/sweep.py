@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
@@ -31,6 +32,7 @@ from adafv_cli.work.questions import Questions, Shard
 from adafv_cli.work.recorded import settings_in, settings_path
 from adafv_cli.work.run import Run
 from adafv_cli.work.sweep_results import SweepResults, Wanted
+from adafv_cli.work.world import World
 from adafv_cli.workflags import INPUT_HELP, WorkFlags
 
 HELP = """
@@ -160,6 +162,8 @@ def sweep(
     output.apply(streams)
     load_settings, runs, batch_settings = load.settings(ctx), run.runs(ctx), flags.settings()
     load.check(runs[0])
+    if World.of(os.environ).size > 1:
+        raise UsageError("a sweep compares in one process", "leave torchrun out, or give each its --shard and -o")
     wording = flags.wording
     wanted = sweep.wanted(output, runs, wording.benchmark)
     if sweep.floors:

@@ -51,7 +51,7 @@ def start(args: list[str], environment: dict[str, str], step_s: float = 0.0) -> 
 def launch(args: list[str], size: int, name: str = "a") -> list[int]:
     """The exit codes of a whole launch."""
     ranks = [start(args, rank_of(rank, size, name)) for rank in range(size)]
-    return [rank.wait(60) for rank in ranks]
+    return [rank.wait(240) for rank in ranks]
 
 
 def ids(folder: Path) -> list[int]:
@@ -64,12 +64,12 @@ def files(folder: Path) -> set[str]:
 
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     args = job(tmp_path)
-    assert start(args, {}).wait(60) == 0
+    assert start(args, {}).wait(240) == 0
     alone = (tmp_path / "out.jsonl").read_bytes()
     assert launch([*args, "--force"], 2) == [0, 0]
     assert (tmp_path / "out.jsonl").read_bytes() == alone
     assert files(tmp_path) == {"out.jsonl", "out.jsonl.settings.json"}
-    assert start([*args, "--resume"], {}).wait(60) == 0
+    assert start([*args, "--resume"], {}).wait(240) == 0
     assert (tmp_path / "out.jsonl").read_bytes() == alone
 
 
@@ -80,7 +80,7 @@ def killed(folder: Path, args: list[str]) -> None:
         wait_for_a_line(folder / f"out.jsonl.part-{number}-of-2", rank.pid)
     ranks[1].kill()
     ranks[0].send_signal(signal.SIGTERM)
-    assert ranks[1].wait(60) == -signal.SIGKILL and ranks[0].wait(60) in (130, -signal.SIGTERM)
+    assert ranks[1].wait(240) == -signal.SIGKILL and ranks[0].wait(240) in (130, -signal.SIGTERM)
     assert {f"out.jsonl.part-{number}-of-2" for number in (0, 1)} <= files(folder)
 
 
@@ -92,8 +92,8 @@ def test_a_process_that_dies_costs_nothing(tmp_path: Path, size: int) -> None:
     assert 2 <= before < LINES
     if size == 1:
         refused = start(args, {})
-        assert refused.wait(60) == 2 and b"has parts of a run that did not end" in refused.stderr.read()  # type: ignore[union-attr]
-        assert start([*args, "--resume"], {}).wait(60) == 0
+        assert refused.wait(240) == 2 and b"has parts of a run that did not end" in refused.stderr.read()  # type: ignore[union-attr]
+        assert start([*args, "--resume"], {}).wait(240) == 0
         assert sorted(ids(tmp_path)) == list(range(LINES))
     else:
         assert launch([*args, "--resume"], size, "again") == [0] * size
@@ -105,8 +105,8 @@ def test_parts_of_other_settings_are_refused_and_force_replaces_them(tmp_path: P
     args = job(tmp_path)
     killed(tmp_path, args)
     refused = start([*args, "--resume", "--keep", "7"], {})
-    assert refused.wait(60) == 2 and b"keep: 25% in the file, 7 asked" in refused.stderr.read()  # type: ignore[union-attr]
-    assert start([*args, "--force", "--keep", "7"], {}).wait(60) == 0
+    assert refused.wait(240) == 2 and b"keep: 25% in the file, 7 asked" in refused.stderr.read()  # type: ignore[union-attr]
+    assert start([*args, "--force", "--keep", "7"], {}).wait(240) == 0
     assert files(tmp_path) == {"out.jsonl", "out.jsonl.settings.json"} and ids(tmp_path) == list(range(LINES))
 
 
@@ -133,7 +133,7 @@ def test_only_the_first_process_says_of_failed_lines(tmp_path: Path) -> None:
 def test_torchrun_itself(tmp_path: Path) -> None:
     args = job(tmp_path)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tests.batch_fakes"]
-    done = subprocess.run([*torchrun, *args], check=False, cwd=ROOT, timeout=120, capture_output=True)
+    done = subprocess.run([*torchrun, *args], check=False, cwd=ROOT, timeout=240, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert ids(tmp_path) == list(range(LINES)) and len(files(tmp_path)) == 2
 
@@ -165,8 +165,11 @@ def test_what_several_processes_cannot_is_refused(
     monkeypatch.chdir(tmp_path)
     for name, value in rank_of(0, 2).items():
         monkeypatch.setenv(name, value)
-    refused = run_adafv("batch", questions(tmp_path, asking(0)), *more)
+    asked = questions(tmp_path, asking(0))
+    refused = run_adafv("batch", asked, *more)
     assert refused.code == 2 and said in refused.stderr
+    refused = run_adafv("sweep", asked, *more)
+    assert refused.code == 2 and "a sweep compares in one process" in refused.stderr
 
 
 def test_shares_are_disjoint_and_complete_within_any_shard() -> None:
