@@ -109,14 +109,20 @@ def kill(env: Path) -> None:
             server.kill_engine()
             said = run.communicate()[1]
         left = lines("out.jsonl")
-        print(f"killed: exit {run.returncode}, {len(left)} lines, {sum(bool(one['error']) for one in left)} errors")
+        print(
+            f"killed: exit {run.returncode}, {len(left)} lines, {sum(bool(one['error']) for one in left)} errors",
+            flush=True,
+        )
         print(said.strip())
         with serving(env, DEMO, 8101) as server:
             code = start("out.jsonl", "--server", server.url, "--resume").wait()
         texts = {one["question_id"]: one["text"] for one in lines("own.jsonl")}
         found = [(one["question_id"], one["text"]) for one in lines("out.jsonl")]
         once = sorted(number for number, _ in found) == sorted(texts)
-        print(f"resumed: exit {code}, {len(found)} lines, every id once: {once}, equal: {dict(found) == texts}")
+        print(
+            f"resumed: exit {code}, {len(found)} lines, every id once: {once}, equal: {dict(found) == texts}",
+            flush=True,
+        )
 
 
 def cpu(env: Path, rounds: int) -> None:
@@ -167,6 +173,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=2)
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.stdout.reconfigure(line_buffering=True)
     if chosen.what == "cpu":
         cpu(chosen.env.resolve(), chosen.rounds)
     else:
