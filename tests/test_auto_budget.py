@@ -262,3 +262,10 @@ def test_points_of_a_sweep_lie_at_their_mean_cost(tmp_path: Path) -> None:
     assert done.code == 0 and len(set(kept)) > 5
     assert points["auto:60%"]["tokens"]["kept"] == sum(kept) / len(kept)
     assert command("sweep", "sample_images/questions.jsonl", *flags, "--resume").stdout == done.stdout
+
+
+def test_budgets_that_adapt_are_a_line_of_their_own(tmp_path: Path) -> None:
+    figure = tmp_path / "curve.svg"
+    flags = ("--keep", "auto:40%,auto:80%,6%,25%", "--pruner", "adafv", "--plot", str(figure), "-q")
+    assert command("sweep", "sample_images/questions.jsonl", *flags).code == 0
+    assert "adafv, auto<" in figure.read_text().replace(" </", "</")
