@@ -88,7 +88,7 @@ class _Curve:
         self.lines: dict[str, list[Point]] = {}
         for point in points:
             if point.tokens and point.quality.interval and point.tokens["kept"] < point.tokens["visual"]:
-                self.lines.setdefault(point.name, []).append(point)
+                self.lines.setdefault(point.line, []).append(point)
         for line in self.lines.values():
             line.sort(key=_kept)
         self.recommendation = recommendation
@@ -202,7 +202,7 @@ class _Curve:
     def _mark(self) -> None:
         """Draw a ring around what is recommended."""
         chosen = self.recommendation.point
-        place = self.places.get((chosen.name, chosen.keep)) if chosen else None
+        place = self.places.get((chosen.line, chosen.keep)) if chosen else None
         if place is not None:
             style: dict[str, Any] = {"facecolors": "none", "edgecolors": _INK, "linewidths": 1.5}
             self.axes.scatter([place[0]], [place[1]], s=150, zorder=6, **style)

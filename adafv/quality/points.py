@@ -49,6 +49,11 @@ class Point:
         return self.pruner if self.positions == COMPACT else f"{self.pruner} ({self.positions})"
 
     @property
+    def line(self) -> str:
+        """The line of a curve that it lies on: budgets that adapt have one of their own."""
+        return f"{self.name}, auto" if self.keep.startswith("auto") else self.name
+
+    @property
     def setting(self) -> dict[str, str]:
         """Say of which setting it is, as answers do: positions where they are not the default."""
         positions = {} if self.positions == COMPACT else {"positions": self.positions}
