@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from adafv.figures.formats import METADATA
+from adafv.figures.placing import spread
 from adafv.quality.changes import moments, parts
 from adafv.signals import gathering
 from recipe.evaluation import pictures, probes
@@ -51,7 +52,7 @@ def enclosed(study: Study, right: dict[tuple[str, float], np.ndarray]) -> dict[t
     sums = [moments(images, 0 * ones, 1 - marks, ones) for marks in right.values()]
     return {
         name: (100 - 100 * wrong.share, 100 - 100 * wrong.upper(), 100 - 100 * wrong.lower())
-        for name, wrong in zip(right, parts(sums, sums), strict=True)
+        for name, wrong in zip(right, parts(sums), strict=True)
         if wrong is not None
     }
 
@@ -76,7 +77,10 @@ def drawn(found: dict[tuple[str, float], tuple[float, ...]], above: tuple[float,
         axes.errorbar(
             at, values, [values - low, high - values], color=color, marker=mark, linewidth=1.7, elinewidth=0.8
         )
-        axes.annotate(pruner, (at[-1], values[-1]), (9, 0), textcoords="offset points", color=color, va="center")
+    low, high = axes.get_ylim()
+    ends = spread([found[pruner, NOISES[-1]][0] for pruner in LOOKS], (high - low) / 18, low, high)
+    for (pruner, (color, _)), height in zip(LOOKS.items(), ends, strict=True):
+        axes.text(places[-1] + 0.25, height, pruner, color=color, va="center")
     axes.set_xticks(places, [f"{noise:g}" for noise in NOISES])
     axes.set_xlabel("noise added to every cosine of a word and a visual token (standard deviation)")
     axes.set_ylabel("accuracy, %")

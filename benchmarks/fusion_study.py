@@ -21,7 +21,7 @@ from fusion_rules import RULES
 import adafv
 from adafv import pruners
 from adafv.pruners import Pruner
-from adafv.quality.changes import changes, moments
+from adafv.quality.changes import change, moments
 from adafv.request import Request
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
@@ -75,11 +75,11 @@ class Study:
         scenes = dict.fromkeys((probe.series, probe.scene) for probe in self.asked)
         numbers = {scene: number for number, scene in enumerate(scenes)}
         images, gain = np.array([numbers[probe.series, probe.scene] for probe in self.asked]), first - second
-        sums = [moments(images, gain.clip(0), (-gain).clip(0), np.ones(len(gain)))]
-        (found,) = changes(sums, sums)
-        return (
-            "" if found is None else f"{100 * found.value:+.1f}, {100 * found.low():+.1f} to {100 * found.high():+.1f}"
-        )
+        sums = moments(images, gain.clip(0), (-gain).clip(0), np.ones(len(gain)))
+        if sums is None:
+            return ""
+        found = change(sums)
+        return f"{100 * found.value:+.1f}, {100 * found.low():+.1f} to {100 * found.high():+.1f}"
 
 
 def adapted(study: Study, rules: Sequence[str], shares: Sequence[str]) -> str:

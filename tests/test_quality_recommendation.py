@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adafv.quality.changes import Change, Part, changes, moments
+from adafv.quality.changes import Change, Part, change, moments
 from adafv.quality.intervals import Interval
 from adafv.quality.points import Point
 from adafv.quality.qualities import Accuracy, Quality
@@ -21,10 +21,9 @@ IMAGES = 1_000
 def lost(count: int, images: int = IMAGES) -> Change:
     """One question an image, of which so many lost their answer."""
     gone = (np.arange(images) < count).astype(float)
-    sums = [moments(np.arange(images), np.zeros(images), gone, np.ones(images))]
-    (found,) = changes(sums, sums)
+    found = moments(np.arange(images), np.zeros(images), gone, np.ones(images))
     assert found is not None
-    return found
+    return change(found)
 
 
 def point(pruner: str, kept: float, change: Change | None, value: float = 0.9) -> Point:

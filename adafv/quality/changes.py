@@ -20,6 +20,7 @@ from adafv.quality.gamma import gamma_quantile
 from adafv.quality.intervals import LEVEL, Floats, Interval
 
 ERROR = 1 - LEVEL  # both ends together
+_CAUTION = 5  # images that lost everything, as many as are imagined beside those that were seen to lose something
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Part:
         share: from 0 to 1.
         variance: of the share, over images.
         unit: what one more image may add to it; 0 where nothing can be added.
+        whole: what an image adds of which everything is added; then there may be as many of them as show none.
     """
 
     share: float
     variance: float
     unit: float
+    whole: float = 0.0
 
     def upper(self, error: float = ERROR) -> float:
         """Bound it from above; the chance of a larger one is at most `error` / 2."""
@@ -43,7 +46,8 @@ class Part:
         share, variance = self.share + self.unit, self.variance + self.unit**2
         if not variance or not share:
             return self.share
-        return min(1.0, variance / share * gamma_quantile(share**2 / variance, 1 - error / 2))
+        unseen = self.whole * gamma_quantile(1.0, 1 - error / 2)
+        return min(1.0, max(unseen, variance / share * gamma_quantile(share**2 / variance, 1 - error / 2)))
 
     def lower(self, error: float = ERROR) -> float:
         """Bound it from below."""
@@ -102,7 +106,8 @@ class Moments:
     lost: float
     variances: tuple[float, float]
     correlation: float
-    squares: float  # sum over images of what each gained and lost, squared
+    unit: float  # what an image changed that changed at all, the more often the more it changed; 0 where none did
+    changed: int  # images that did
     images: int
 
 
@@ -129,48 +134,42 @@ def moments(images: NDArray[np.intp], gained: Floats, lost: Floats, counted: Flo
     variances = float(scale * (more @ more)), float(scale * (less @ less))
     together = math.sqrt(variances[0] * variances[1])
     correlation = float(scale * (more @ less)) / together if together else 0.0
-    return Moments(rise, fall, variances, correlation, float((up @ up) + (down @ down)), count)
+    moved = rise + fall
+    unit = float((up @ up) + (down @ down)) / moved if moved else 0.0
+    return Moments(rise, fall, variances, correlation, unit, int(((up > 0) | (down > 0)).sum()), count)
 
 
-def changes(
-    found: Sequence[Moments | None], learnt: Sequence[Moments | None], *, gains: bool = True
-) -> list[Change | None]:
-    """Make changes of their moments.
+def change(found: Moments, *, gains: bool = True) -> Change:
+    """Make a change of its moments.
 
-    One more image may lose as much as is halfway between what images lose that lose anything, and all of an image.
+    One more image may lose as much as those lost that lost anything, or all of it: the more of them were seen, the less
+    it is feared. And there may always be as many that lose everything as so many images do not show.
 
     Args:
-        found: one for each setting of a sweep.
-        learnt: those from which it is learnt what images lose.
+        found: its moments.
         gains: whether there can be any.
     """
-    usual, made = _usual(learnt), list[Change | None]()
-    for one in found:
-        if one is None:
-            made.append(None)
-            continue
-        unit = (min(usual, 1 / one.images) + 1 / one.images) / 2
-        rise, fall = one.variances
-        gained = Part(one.gained, rise, unit if gains else 0.0)
-        made.append(Change(gained, Part(one.lost, fall, unit), one.correlation, one.images))
-    return made
+    whole = 1 / found.images
+    unit = (found.changed * min(found.unit, whole) + _CAUTION * whole) / (found.changed + _CAUTION)
+    rise, fall = found.variances
+    gained = Part(found.gained, rise, unit if gains else 0.0, whole if gains else 0.0)
+    return Change(gained, Part(found.lost, fall, unit, whole), found.correlation, found.images)
 
 
-def parts(found: Sequence[Moments | None], learnt: Sequence[Moments | None]) -> list[Part | None]:
-    """Make parts of what was lost. No promise rests on them: one more image may lose what images lose otherwise."""
-    usual = _usual(learnt)
-    return [None if one is None else Part(one.lost, one.variances[1], min(usual, 1 / one.images)) for one in found]
+def parts(found: Sequence[Moments | None]) -> list[Part | None]:
+    """Make parts of what was lost, one for each setting.
 
-
-def _usual(found: Sequence[Moments | None]) -> float:
-    """Work out what an image loses or gains that loses or gains anything, the more often the more it loses.
-
-    It is learnt from several settings together, so that one under which nothing changed is not thought less certain
-    than one under which little did.
+    No promise rests on them: one more image may lose what others lose under this setting, or, where none does, under
+    the one that loses least.
     """
-    known = [one for one in found if one is not None]
-    moved = sum(one.gained + one.lost for one in known)
-    return sum(one.squares for one in known) / moved if moved else 1.0
+    losing = [one for one in found if one is not None and one.lost]
+    least = min(losing, key=lambda one: one.lost, default=None)
+    return [
+        None
+        if one is None
+        else Part(one.lost, one.variances[1], one.unit or (1 / one.images if least is None else least.unit))
+        for one in found
+    ]
 
 
 def least_told(images: int, error: float = ERROR) -> float:

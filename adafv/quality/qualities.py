@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adafv.quality.changes import Change, Moments, changes, moments, parts
+from adafv.quality.changes import Change, Moments, change, moments, parts
 from adafv.quality.floors import commonest
 from adafv.quality.intervals import Floats, Interval, Resampling, interval, ratio
 from adafv.quality.metrics import called_for
@@ -156,7 +156,7 @@ class Marks:
         nothing = np.zeros(int(rows.sum()))
         missing = [moments(self._images[rows], nothing, (there - score)[rows], there[rows]) for score, there in found]
         made: list[tuple[Interval, int] | None] = []
-        for wrong, (_, there) in zip(parts(missing, self._pruning(missing)), found, strict=True):
+        for wrong, (_, there) in zip(parts(missing), found, strict=True):
             if wrong is None:
                 made.append(None)
             else:
@@ -177,11 +177,7 @@ class Marks:
                 there = both * self._marked
                 gain = (self._score(column) - self._score(reference)) * there
             found.append(moments(self._images[rows], *(one[rows] for one in (gain.clip(0), (-gain).clip(0), there))))
-        return changes(found, self._pruning(found), gains=by_marks)
-
-    def _pruning(self, found: Sequence[Moments | None]) -> list[Moments | None]:
-        """Leave out the model without its image, which loses more than any that prunes."""
-        return [one for one, setting in zip(found, self._sheet.settings, strict=True) if setting[0] != FLOOR]
+        return [None if one is None else change(one, gains=by_marks) for one in found]
 
     def _against(self, place: int, change: Change | None) -> Against | None:
         reference = self._references[place]
