@@ -1,6 +1,6 @@
 """Files as benchmarks ship them, made of the demo's questions about its eight drawn scenes.
 
-`python -m tests.benchmark_forms FOLDER` writes all of them.
+`python -m tests.benchmark_forms FOLDER` writes all of them, laid out as LLaVA's Evaluation.md has them.
 """
 
 from __future__ import annotations
@@ -206,6 +206,20 @@ FORMS = {
 }  # fmt: skip
 
 
+def laid_out(folder: Path) -> Path:
+    """All of them under the names of LLaVA's Evaluation.md."""
+    for name in ("gqa", "mmbench", "scienceqa", "textvqa", "vizwiz", "vqav2"):
+        FORMS[name](folder / name)
+    pope(folder / "pope" / "coco")
+    mme(folder / "MME" / "MME_Benchmark_release_version")
+    (folder / "mmbench" / "mmbench_dev.tsv").rename(folder / "mmbench" / "mmbench_dev_20230712.tsv")
+    names = {"questions": "OpenEnded_mscoco_val2014_questions", "annotations": "mscoco_val2014_annotations"}
+    for old, new in names.items():
+        (folder / "vqav2" / f"{old}.json").rename(folder / "vqav2" / f"v2_{new}.json")
+    for images in ("gqa/images", "scienceqa/images/test", "textvqa/train_images", "vizwiz/val", "pope/val2014"):
+        shutil.copytree(SAMPLES, folder / images, ignore=lambda *_: {"show", "questions.jsonl", "hard_questions.jsonl"})
+    return folder
+
+
 if __name__ == "__main__":
-    for name, form in FORMS.items():
-        sys.stdout.write(f"{name}: {form(Path(sys.argv[1]) / name)}\n")
+    laid_out(Path(sys.argv[1]))
