@@ -187,7 +187,7 @@ class _VisibleLogs(logging.Formatter):
 
 
 def _doing(what: str) -> Text:
-    return Text(f"{one_line(cut(what, LONGEST))} ...", "dim")
+    return Text(f"{what} ...", "dim")
 
 
 def silence(*streams: TextIO) -> None:

@@ -29,7 +29,7 @@ def test_json_has_the_documented_keys_in_order_and_no_nan(llava: adafv.Model) ->
         "visual", "kept", "from_saliency", "from_similarity", "from_both", "text", "generated", "crops",
     ]  # fmt: skip
     assert list(record["latency_s"]) == [
-        "preprocess", "vision", "score", "prune", "prefill", "ttft", "decode", "tpot", "total",
+        "preprocess", "vision", "score", "prune", "prefill", "ttft", "decode", "tpot", "total", "server",
     ]  # fmt: skip
     assert list(record["flops"]) == ["vision", "projector", "score", "prefill", "decode", "total", "unpruned_total"]
     assert list(record["memory_bytes"]) == ["kv_cache", "unpruned_kv_cache", "peak"]

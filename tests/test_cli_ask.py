@@ -134,7 +134,7 @@ def test_verbose_shows_settings_and_stages(image: str, monkeypatch: pytest.Monke
     done = adafv("ask", image, "a", "-v", "--compare")
     for part in ("devices        cpu", "keep           25%", "42 text, 2 generated (stop)", "373 G", "agrees: red"):
         assert part in done.stderr
-    assert "budget" not in done.stderr
+    assert "\nbudget" not in done.stderr
 
 
 def test_image_bytes_from_stdin(model: FakeModel) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import adafv
-from adafv import Question, pipeline
+from adafv import Question, choosing
 from adafv.evidence import Evidence
 from adafv.signals.similarity import cosines, padded_unit_rows, text_to_image
 from tests import tiny
@@ -57,13 +57,13 @@ def test_the_words_behind_the_image_against_all_its_crops(
     folder = tiny.save(kind, tmp_path_factory.mktemp(kind))
     model = adafv.load(str(folder), dtype="float32", device_map="cpu")
     gathered: list[Evidence] = []
-    gather = pipeline.gather_evidence
+    gather = choosing.gather_evidence
 
     def spy(*parts: object) -> Evidence:
         gathered.append(gather(*parts))  # type: ignore[arg-type]
         return gathered[-1]
 
-    monkeypatch.setattr(pipeline, "gather_evidence", spy)
+    monkeypatch.setattr(choosing, "gather_evidence", spy)
     asked = [Question(0, noise(60, 60), "what?"), Question(1, noise(130, 60, seed=1), "is there a red car?")]
     list(model.batch(asked, keep=5, batch_size=2, max_new_tokens=1))
     (evidence,) = gathered

@@ -165,7 +165,7 @@ def test_crops_that_go_through_the_tower_together_are_bounded() -> None:
     """Eight at most, but for an image that has more of its own."""
     groups: list[list[int]] = []
 
-    def encode(pixels: list[SimpleNamespace], _watch: object) -> list[SimpleNamespace]:
+    def encode(pixels: list[SimpleNamespace], _watch: object, _runs: object) -> list[SimpleNamespace]:
         groups.append([len(one.values) for one in pixels])
         return [SimpleNamespace(bytes=1) for _ in pixels]
 
@@ -176,7 +176,7 @@ def test_crops_that_go_through_the_tower_together_are_bounded() -> None:
 
 
 def test_images_that_are_encoded_together_share_the_seconds() -> None:
-    def encode(images: list[object], watch: Stopwatch) -> list[SimpleNamespace]:
+    def encode(images: list[object], watch: Stopwatch, _runs: object) -> list[SimpleNamespace]:
         watch.add("vision", 6.0)
         return [SimpleNamespace(bytes=1) for _ in images]
 

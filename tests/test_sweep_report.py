@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ class Page(HTMLParser):
 QUALITY = {"unpruned": "100.0", "adafv 10%": "75.0", "adafv 50%": "100.0"}
 
 
-def test_markdown(tmp_path: Path, model: FakeBatchModel) -> None:
+def test_markdown(tmp_path: Path, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["adafv", "sweep", "a b.jsonl"])
     done = sweep(tmp_path, "table.md", "--plot", str(tmp_path / "curve.svg"))
     assert done.code == 0, done.stderr
     text = (tmp_path / "table.md").read_text()
@@ -88,7 +90,7 @@ def test_markdown(tmp_path: Path, model: FakeBatchModel) -> None:
     assert f"({tmp_path / 'curve.svg'})" in text and "recommended: " in text
     facts = {row[0]: row[1] for row in rows[5:] if len(row) == 2}
     assert facts["settings: tolerance"] == "1.0" and facts["version of torch"].startswith("2.") and "cores" in facts
-    assert text.count("`" * 3 + "sh\nadafv ") == 1
+    assert text.count("`" * 3 + "sh\nadafv sweep 'a b.jsonl'\n") == 1
 
 
 def test_html_is_one_file_with_its_figure(tmp_path: Path, model: FakeBatchModel) -> None:
