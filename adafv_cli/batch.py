@@ -17,7 +17,7 @@ from adafv.benchmark_files import BENCHMARKS
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
-from adafv_cli.files import check_place
+from adafv_cli.files import check_submission
 from adafv_cli.options import OneRunFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
@@ -76,7 +76,7 @@ class BatchFlags(WorkFlags):
             if benchmark is None or benchmark.submission is None or self.file is None:
                 marked = ", ".join(name for name, one in BENCHMARKS.items() if one.submission is not None)
                 raise UsageError("--submission needs -o FILE and --benchmark", f"of these: {marked}")
-            check_place("--submission", self.submission, lambda _: False, force=self.force or self.resume)
+            check_submission(self.submission, force=self.force)
         if self.probe and not self.dry_run:
             raise UsageError("--probe needs --dry-run", "a run that is no dry one shows its time as it goes")
         return super().settings()
@@ -106,7 +106,7 @@ def batch(
         raise UsageError("--compare measures one question at a time", "use adafv ask --compare")
     world, shard = World.of(os.environ), Shard.parse(flags.shard)
     lines = flags.wording.source(source, flags.image_folder, streams)
-    flags.check_files(streams, lines.file)
+    flags.check_files(streams, lines.file, submission=flags.submission)
     recorded = made_with(load_settings, run_settings, flags) | {"command": "batch"}
     recorded |= {"keep": run_settings.budget.text, "pruner": run_settings.pruner}
     if flags.dry_run:
@@ -138,7 +138,7 @@ def batch(
             )
             code = job.go()
         code = launch.end(code, order, streams)
-    if world.rank == 0:
+    if world.rank == 0 and code in (Exit.OK, Exit.SOME_FAILED):  # or the server would mark half of the answers
         flags.write_submission()
     if code != Exit.OK:
         raise typer.Exit(code)

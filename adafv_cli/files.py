@@ -21,6 +21,7 @@ from adafv.figures.formats import FORMATS, is_ours
 from adafv_cli.exits import UsageError
 
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(self|[0-9]+)/fd")
+_SUBMISSION = re.compile(rb'PK\x03\x04|\s*\[\s*(\]|\{\s*"(question_id|image)"\s*:\s*[^,]*,\s*"answer"\s*:)')
 _REPORT = re.compile(
     rb'\s*\{\s*"adafv"\s*:\s*"[^"]*"\s*,\s*"command"\s*:\s*\[|(<!doctype html>\s*)?(<!--|%) adafv sweep report\b'
 )
@@ -150,6 +151,11 @@ def check_report(path: Path, *, force: bool, flag: str = "--report") -> None:
     check_place(flag, path, lambda content: _REPORT.match(content) is not None, force=force)
 
 
+def check_submission(path: Path, *, force: bool) -> None:
+    """See that `--submission` can be written; an earlier one may be replaced; raises as `check_place`."""
+    check_place("--submission", path, lambda content: _SUBMISSION.match(content) is not None, force=force)
+
+
 def check_figure(flag: str, path: Path, *, force: bool) -> None:
     """See that a figure can be written.
 
@@ -218,19 +224,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def check_apart(stdin: TextIO, stdout: TextIO, read: Path | None, written: Iterable[tuple[Path, str]]) -> None:
+def check_apart(
+    stdin: TextIO, stdout: TextIO, read: Iterable[Path | None], written: Iterable[tuple[Path, str]]
+) -> None:
     """See that a command writes nothing that it reads, and no file twice; links, hard ones too, are seen through.
 
     Args:
         stdin: never written, whatever file it is redirected from.
         stdout: written already; only a path that stands for it (`/dev/stdout`) may name its file again.
-        read: the input, `None` where it is standard input.
+        read: the inputs, `None` for standard input.
         written: paths, and the flag that each comes from.
 
     Raises:
         UsageError: a file would be used twice.
     """
-    used = {_identity(stdin): "the input", _identity(read): "the input"}
+    used = {_identity(stdin): "the input"} | {_identity(path): "the input" for path in read}
     into = _identity(stdout)
     if into is not None and into in used:
         raise UsageError("standard output is appended to the input", "send it to a file of its own")

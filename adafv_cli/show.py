@@ -65,7 +65,7 @@ class PictureFlags:
                 raise UsageError("-o FILE is missing", "-o picture.png draws one; --json gives the same as data")
             return
         read = None if image == "-" else Path(image)
-        check_apart(streams.stdin, streams.stdout, read, [(self.output, "-o")])
+        check_apart(streams.stdin, streams.stdout, [read], [(self.output, "-o")])
         check_figure("-o", self.output, force=self.force)
         if not SMALLEST_DPI <= self.dpi <= LARGEST_DPI:
             raise UsageError(f"--dpi: {self.dpi} is not between {SMALLEST_DPI} and {LARGEST_DPI}", "200 is the default")

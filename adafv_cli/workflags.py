@@ -88,13 +88,16 @@ class WorkFlags:
         """How the questions are taken; raises `UsageError`."""
         return Wording.of(self.benchmark, self.answers, self.suffix, self.limit)
 
-    def check_files(self, streams: Streams, source: Path | None, plot: Path | None = None) -> None:
+    def check_files(
+        self, streams: Streams, source: Path | None, plot: Path | None = None, submission: Path | None = None
+    ) -> None:
         """See that all files can be written, and that none is the input, used twice, or somebody else's.
 
         Args:
             streams: a file behind standard input is not written either.
             source: the input, `None` where it can be read only once.
             plot: a figure that is drawn, too.
+            submission: a file for a benchmark's server that is written, too.
 
         Raises:
             UsageError: one cannot.
@@ -106,8 +109,9 @@ class WorkFlags:
         if self.resume and self.file is not None and written_into(self.file):
             raise UsageError(f"--resume: -o {cut(str(self.file))} is no file to go on with", "leave --resume out")
         written = [] if self.file is None else [(path, "-o") for path in files_of(self.file)]
-        written += [(path, flag) for path, flag in ((self.report, "--report"), (plot, "--plot")) if path is not None]
-        check_apart(streams.stdin, streams.stdout, source, written)
+        more = ((self.report, "--report"), (plot, "--plot"), (submission, "--submission"))
+        written += [(path, flag) for path, flag in more if path is not None]
+        check_apart(streams.stdin, streams.stdout, (source, self.answers), written)
         if self.report is not None:
             check_report(self.report, force=self.force)
         if plot is not None:

@@ -250,6 +250,25 @@ def test_files_for_servers_and_one_for_each_setting(tmp_path: Path, model: Scrip
     assert done.code == 2 and "--submission needs" in done.stderr
 
 
+@pytest.mark.parametrize("flag", ["--force", "--resume"])
+def test_a_submission_is_written_over_nothing_that_is_read_or_answered(tmp_path: Path, flag: str) -> None:
+    form = forms.vizwiz(tmp_path)
+    source, answers, mine = form.questions, tmp_path / "out.jsonl", tmp_path / "mine.json"
+    assert given("vizwiz", form, "-o", str(answers), command="batch").code == 0
+    mine.write_text('{"mine": 1}')
+    before = [path.read_bytes() for path in (source, answers)]
+    for path in (source, answers, *([mine] if flag == "--resume" else [])):
+        done = given("vizwiz", form, "-o", str(answers), "--submission", str(path), flag, command="batch")
+        assert (done.code, done.stdout) == (2, "") and "--submission" in done.stderr
+    assert before == [path.read_bytes() for path in (source, answers)] and mine.read_text() == '{"mine": 1}'
+    ours = tmp_path / "ours.json"
+    for _ in range(2):  # one of ours may be replaced
+        assert (
+            given("vizwiz", form, "-o", str(answers), "--submission", str(ours), "--resume", command="batch").code == 0
+        )
+    assert len(json.loads(ours.read_text())) == 8
+
+
 REFUSED: dict[str, tuple[str, str, str]] = {
     "not JSON": ("vqav2", "{", "is not JSON"),
     "another benchmark's": ("vqav2", '{"questions": []}', "there is no 'data_subtype'"),

@@ -130,6 +130,37 @@ def test_the_folder_is_bounded_and_the_least_recently_used_leaves(model: adafv.M
     assert "4" not in store and foreign.exists()
 
 
+def test_the_bound_is_of_all_processes_together(model: adafv.Model, tmp_path: Path) -> None:
+    encoding, _ = model.encode(Image.effect_noise((50, 50), 90).convert("RGB"))
+    EncodingStore(tmp_path, "x", 2**30, CPU).save("probe", encoding)
+    size = files(tmp_path)[0].stat().st_size
+    left = tmp_path / f".0{files(tmp_path)[0].name}-1-2.tmp"
+    left.write_bytes(b"0" * size)  # of a process that was killed
+    os.utime(left, (0, 0))
+    stores = [EncodingStore(tmp_path, str(number), 5 * size, CPU) for number in range(4)]
+    for number in range(3):
+        for store in stores:
+            store.save(str(number), encoding)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5 * size and not left.exists()
+
+
+def test_somebody_elses_file_is_read_and_stays(
+    model: adafv.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding, _ = model.encode(Image.effect_noise((50, 50), 90).convert("RGB"))
+    store = EncodingStore(tmp_path, "x", 2**30, CPU)
+    store.save("image", encoding)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", forbidden)
+    found = store.load("image")
+    assert found is not None and same(found, encoding) and "image" in store
+    monkeypatch.setattr("adafv.streaming.encoding_store._read", forbidden)
+    assert store.load("image") is None and "image" in store
+
+
 def test_a_disk_that_takes_no_more_costs_no_answer(
     model: adafv.Model, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from adafv.errors import InputError, cut
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".encoding.safetensors"
+_FORM = 1  # of what is kept: another number where saliency or packing come out otherwise
+_LOOKS = 32  # times that the folder is looked at while as much as its limit is written
 _DIGEST = "sha256"  # of all tensors: a damaged file loads without any other sign
 
 
@@ -47,7 +50,7 @@ class EncodingStore:
         self.read = self.written = self.bytes_written = 0
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._bytes = sum(size for _, size, _ in self._files())
+            self._bytes, self._since_look = sum(size for _, size, _ in self._files()), 0
             if not os.access(self._folder, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable")
         except (OSError, ValueError) as error:
@@ -64,13 +67,15 @@ class EncodingStore:
         path = self._path(key)
         try:
             encoding = _read(path)
-            os.utime(path)  # used now, so it leaves last
-        except FileNotFoundError:
+        except OSError:  # not there, or not to be read just now
             return None
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
             log.warning("%s is damaged and will be made anew: %s", path, error)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
+        with suppress(OSError):  # somebody else's file
+            os.utime(path)  # used now, so it leaves last
         self.read += 1
         return encoding.to(self._device)
 
@@ -90,23 +95,28 @@ class EncodingStore:
             return
         self.written += 1
         self.bytes_written += len(content)
-        self._bytes += len(content)
-        if self._bytes > self._limit:
+        self._since_look += len(content)
+        if self._bytes + self._since_look > self._limit or self._since_look > self._limit // _LOOKS:
             self._shrink()
 
     def _shrink(self) -> None:
+        """Look at the whole folder, which others write into as well, and remove what is too much."""
         files = sorted(self._files())
-        self._bytes = sum(size for _, size, _ in files)
+        self._bytes, self._since_look = sum(size for _, size, _ in files), 0
         for _, size, path in files:
             if self._bytes <= self._limit:
                 return
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             self._bytes -= size
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """List when each file was last used, its size, and its path; one that goes meanwhile is none."""
+        """List when each file was last used, its size, and its path; one that goes meanwhile is none.
+
+        Half a file that a killed process left behind is one, too, and old.
+        """
         found = []
-        for path in self._folder.glob(f"*{_SUFFIX}"):
+        for path in (*self._folder.glob(f"*{_SUFFIX}"), *self._folder.glob(f".*{_SUFFIX}-*.tmp")):
             try:
                 status = path.stat()
             except FileNotFoundError:
@@ -115,7 +125,7 @@ class EncodingStore:
         return found
 
     def _path(self, key: str) -> Path:
-        name = hashlib.sha256(f"{self._fingerprint} {key}".encode()).hexdigest()
+        name = hashlib.sha256(f"{_FORM} {self._fingerprint} {key}".encode()).hexdigest()
         return self._folder / f"{name}{_SUFFIX}"
 
 

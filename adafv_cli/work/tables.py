@@ -104,6 +104,9 @@ def _keys(row: dict[str, Any]) -> dict[str, Any]:
     """Give a row as a line would have it: without what is null of the keys that mean something."""
     found = {key: _plain(value) for key, value in row.items() if key != "image"}
     found["image"] = _image(row.get("image"))
+    keep = found.get("keep")
+    if isinstance(keep, float) and keep.is_integer():  # what a column of whole numbers with gaps becomes
+        found["keep"] = int(keep)
     return {key: value for key, value in found.items() if value is not None or key not in _KNOWN}
 
 
