@@ -107,6 +107,19 @@ def test_poison_becomes_its_lines_error_after_the_second_death(job: Job) -> None
     assert ended.code == 1 and job.server.alive and job.suspects() == [2]
 
 
+def test_a_first_line_that_kills_the_server_is_remembered_though_nothing_was_answered(job: Job) -> None:
+    job.server.fault = lambda prompt: "die"
+    questions = job.folder / "in.jsonl"
+    questions.write_text(questions.read_text().splitlines(True)[0])
+    for died in (1, 2):
+        assert job.run("--resume").code == 3
+        assert job.lines() == [] and job.suspects() == [died]
+        job.server.start()
+    assert job.run("--resume").code == 1 and job.server.alive
+    assert [line["error"]["type"] for line in job.lines()] == ["PoisonError"]
+    assert job.run("--force").code == 3 and job.suspects() == [1]  # it forgets what was
+
+
 def test_engines_are_not_mixed(job: Job) -> None:
     assert job.run("--shard", "1/1").code == 0
     refused = job.run("--resume", served=False)

@@ -22,7 +22,7 @@ from adafv_cli.exits import UsageError
 from adafv_cli.files import descriptor, status, takes_data, written_into
 from adafv_cli.work.earlier import Found, Keys, copy_good, read
 from adafv_cli.work.lines import encoded
-from adafv_cli.work.recorded import changes, check_settings, compacting_path, record, settings_path
+from adafv_cli.work.recorded import changes, check_settings, compacting_path, record, settings_path, suspects_in
 
 try:
     import fcntl
@@ -52,7 +52,7 @@ class Log:
         self.path = path if written_into(path) else path.resolve()
         self.found = Found()
         self.locked = True
-        self._resume, self._keys = resume, keys or Keys()
+        self.resumes, self._keys = resume, keys or Keys()
         self._earlier: BinaryIO | None = None
         self._began = False
         self.regular = not written_into(path)
@@ -94,7 +94,7 @@ class Log:
         if not self.regular:
             return
         try:
-            if not self._resume:
+            if not self.resumes:
                 os.ftruncate(self._fd, 0)
             elif self.found.failed or self.found.repeated:
                 self.rewrite(self._copy_good)
@@ -160,8 +160,12 @@ class Log:
             self.close()
 
     def close(self) -> None:
-        """Bring everything to the disk and let go of the lock; a file that was made for nothing goes again."""
-        if self._created and self._is_there() and not os.fstat(self._fd).st_size:
+        """Bring everything to the disk and let go of the lock; a file that was made for nothing goes again.
+
+        One that a server died for at once stays: its settings name the line.
+        """
+        empty = self._created and self._is_there() and not os.fstat(self._fd).st_size
+        if empty and not suspects_in(self.settings_path):
             self.path.unlink()
             if self._began:
                 self.settings_path.unlink(missing_ok=True)

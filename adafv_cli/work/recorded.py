@@ -12,6 +12,7 @@ from adafv.errors import cut
 from adafv_cli.exits import UsageError
 from adafv_cli.files import status, write_json, written_into
 
+SUSPECTS = "suspects"  # keys of lines, and how often a server has died while it was at them
 _BEFORE = {
     "crop_budget": "joint",
     "pad": None,
@@ -66,6 +67,12 @@ def settings_in(path: Path) -> dict[str, Any]:
         return {}
     ours = isinstance(found, dict) and "adafv" in found and isinstance(found.get("command"), str)
     return found if ours else {}
+
+
+def suspects_in(path: Path) -> dict[str, int]:
+    """Read the lines that a server has died at from recorded settings; none where there are no settings."""
+    found = settings_in(path).get(SUSPECTS)
+    return {str(key): int(count) for key, count in found.items()} if isinstance(found, dict) else {}
 
 
 def record(path: Path, settings: Mapping[str, Any]) -> bool:

@@ -9,12 +9,11 @@ from adafv.errors import PoisonError
 from adafv.records import Answer
 from adafv_cli.work.lines import Line, id_key
 from adafv_cli.work.outlog import Log
-from adafv_cli.work.recorded import record, settings_in
+from adafv_cli.work.recorded import SUSPECTS, record, suspects_in
 
 if TYPE_CHECKING:
     from adafv.streaming.answerer import Suspect
 
-_NAME = "suspects"  # in FILE.settings.json: keys of lines, and how often a server has died while it was at them
 _DEADLY = 2
 
 
@@ -27,8 +26,8 @@ class Suspects:
 
     def __init__(self, log: Log | None) -> None:
         self._path = log.settings_path if log is not None and log.regular else None
-        found = settings_in(self._path).get(_NAME) if self._path is not None and log and log.found.last else None
-        self._strikes = {str(key): int(count) for key, count in found.items()} if isinstance(found, dict) else {}
+        resumed = log is not None and log.resumes
+        self._strikes = suspects_in(self._path) if self._path is not None and resumed else {}
         self._saved = dict(self._strikes)
 
     def strikes(self, line: Line) -> int:
@@ -62,7 +61,7 @@ class Suspects:
 
     def beside(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Add what is remembered to the settings of the run."""
-        return dict(settings) | ({_NAME: dict(self._strikes)} if self._strikes else {})
+        return dict(settings) | ({SUSPECTS: dict(self._strikes)} if self._strikes else {})
 
     def save(self, settings: Mapping[str, Any]) -> None:
         """Record what was learned beside the answers, where they are in a file."""
