@@ -67,6 +67,10 @@ class InfoFlags:
         ),
     ] = None
 
+    device_map: Annotated[str, same(LoadFlags, "device_map")] = LoadFlags.device_map
+    max_memory: Annotated[str | None, same(LoadFlags, "max_memory")] = None
+    dtype: Annotated[str, same(LoadFlags, "dtype")] = LoadFlags.dtype
+
     def settings(self, ctx: typer.Context, positional: str | None) -> LoadSettings:
         """Say which checkpoint; a MODEL without -m counts more than the environment.
 
@@ -83,6 +87,9 @@ class InfoFlags:
             offline=self.offline,
             base=self.base,
             vision_tower=self.vision_tower,
+            device_map=self.device_map,
+            max_memory=self.max_memory,
+            dtype=self.dtype,
         ).settings(ctx)
 
 

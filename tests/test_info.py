@@ -241,5 +241,5 @@ def test_help_imports_nothing_heavy() -> None:
     for part in ("adafv info llava-hf/llava-1.5-7b-hf", "MODEL", "-m", "--image", "640x480", "--keep", "--json",
                  "--revision", "--offline", "ADAFV_MODEL", "ADAFV_KEEP", "default: demo", "Exit codes"):  # fmt: skip
         assert part in text, part
-    assert "--device-map" not in text
+    assert "--quantize" not in text
     assert max(len(line) for line in text.splitlines()) <= 80

@@ -48,3 +48,11 @@ def test_a_probe_that_is_not_there_is_refused_before_anything_loads() -> None:
     done = adafv("info", "--probe", "nowhere.png")
     assert (done.code, done.stdout) == (2, "")
     assert "--probe: 'nowhere.png' does not exist" in done.stderr
+
+
+def test_a_probe_loads_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAFV_DEVICE_MAP", "nonsense")
+    done = adafv("info", "--probe", STREET)
+    assert (done.code, done.stdout) == (2, "") and "ADAFV_DEVICE_MAP" in done.stderr
+    done = adafv("info", "--probe", STREET, "--device-map", "cpu", "--dtype", "int3")
+    assert (done.code, done.stdout) == (2, "") and "--dtype" in done.stderr

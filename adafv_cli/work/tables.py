@@ -35,7 +35,9 @@ def check_table(name: str) -> None:
         raise UsageError(f"input {shown(name)} has the splits {', '.join(splits)}", f"give one: {path / splits[0]}")
     if is_folder(path) and not _is_saved(path) and not _files(path):
         what = f"input {shown(name)} is a directory without Parquet files, and none that `datasets` saved"
-        raise UsageError(what, "give a JSONL file, a Parquet file, or a folder that save_to_disk wrote")
+        below = sorted({found.parent.name for found in path.glob("*/*.parquet")})
+        fix = "give a JSONL file, a Parquet file, or a folder that save_to_disk wrote"
+        raise UsageError(what, f"give one that has some: {path / below[0]}" if below else fix)
     if not is_folder(path):
         try:
             path.open("rb").close()
