@@ -144,6 +144,17 @@ def test_what_a_server_refuses_is_that_lines_error(
     assert answers[5].error and "400: told to say 400" in answers[5].error.message
 
 
+@pytest.mark.parametrize("said", ["401", "403", "404", "dumb"])
+def test_what_a_well_server_says_twice_to_one_question_is_that_lines_error(
+    start: Callable[..., Completions], load: Callable[..., adafv.Model], said: str
+) -> None:
+    server = start(lambda prompt: said if POISON(prompt) else None)
+    answers = list(load(server).stream(asked(), RUN, SMALL))
+    assert types(answers) == [None] * 5 + ["InputError"] + [None] * 6
+    assert answers[5].error and "the server will not answer it" in answers[5].error.message
+    assert len(server.asked) == 13  # it is asked twice, the others once
+
+
 def test_a_prompt_longer_than_the_servers_context_is_not_sent(
     start: Callable[..., Completions], load: Callable[..., adafv.Model]
 ) -> None:

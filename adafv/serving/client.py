@@ -22,6 +22,20 @@ class Away(Trouble):
     """Nobody is there, or not the one who was: the question was not looked at."""
 
 
+class Strange(Away):
+    """An answer that nobody who was greeted should give: it is another server, or it is this question after all.
+
+    Args:
+        server: that gave it.
+        status: of HTTP.
+        message: what it said, or what is wrong with it.
+    """
+
+    def __init__(self, server: str, status: int, message: str) -> None:
+        self.status, self.message = status, message
+        super().__init__(f"{server}: {message} ({status})")
+
+
 class Busy(Trouble):
     """It is there and asks for patience."""
 

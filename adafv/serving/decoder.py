@@ -11,7 +11,7 @@ from typing import Any
 from adafv.decoding import Decoded, Spliced
 from adafv.errors import InputError, PoisonError, ServerError
 from adafv.serving import fleet as fleets
-from adafv.serving.client import Away, Busy, Struck, Trouble, Unwanted
+from adafv.serving.client import Away, Busy, Strange, Struck, Trouble, Unwanted
 from adafv.serving.fleet import Fleet
 from adafv.serving.server import Server
 from adafv.serving.wire import packed, sampling
@@ -19,6 +19,7 @@ from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
 
 _DEADLY = 2  # deaths of a server that a prompt is at
+_STRANGE = 2  # strange answers to a prompt from servers that greet well: they are about the prompt
 
 
 class RemoteDecoder:
@@ -83,18 +84,22 @@ class RemoteDecoder:
             InputError: no server will, or servers die of it.
             ServerError: there is no server any more.
         """
-        patience, pause = fleets.PATIENCE_S, fleets.BACKOFF_S
+        patience, pause, strange = fleets.PATIENCE_S, fleets.BACKOFF_S, 0
         while strikes < _DEADLY:
             try:
                 with self.fleet.borrowed(alone=strikes > 0) as server:
                     try:
-                        self._make_sure(server, anyway=strikes > 0)
-                        decoded = server.complete(content, self._timeout_s)
+                        decoded = self._completed(server, content, anyway=strikes > 0)
                     except Struck as trouble:
                         strikes += 1
                         self.fleet.failed(server, trouble)
                         if strikes >= _DEADLY:
                             self.fleet.deadly(trouble)
+                        continue
+                    except Strange as trouble:
+                        strange += 1
+                        if strange >= _STRANGE:
+                            raise Unwanted(trouble.status, trouble.message) from None
                         continue
                     except Away as trouble:
                         self.fleet.failed(server, trouble)
@@ -113,6 +118,15 @@ class RemoteDecoder:
                 raise ServerError(lost.what, lost.fix, strikes) from None
         what = "a server has died twice while it was at this question, and at the second time at nothing else"
         raise PoisonError(what, "it is not sent again: answer it without --server, or begin anew with --force")
+
+    def _completed(self, server: Server, content: dict[str, Any], *, anyway: bool) -> Decoded:
+        """Have a server complete a prompt; raises `Strange` only where it greets well before and after."""
+        self._make_sure(server, anyway=anyway)
+        try:
+            return server.complete(content, self._timeout_s)
+        except Strange:
+            self._make_sure(server, anyway=True)
+            raise
 
     def _make_sure(self, server: Server, *, anyway: bool) -> None:
         """Greet a server anew: `anyway`, so that what happens next is the prompt's doing, or after a silence."""

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from adafv.decoding import Decoded
 from adafv.errors import ServerError, cut, shown
-from adafv.serving.client import Away, Client, Struck, Trouble, Unwanted
+from adafv.serving.client import Client, Strange, Struck, Trouble, Unwanted
 from adafv.serving.wire import COMPLETIONS, MODELS, greedy, read
 
 _PROBED = 8  # tokens that have to be the same
@@ -110,10 +111,10 @@ class Server:
             self._heard = time.monotonic()
             return decoded
         except ValueError as error:
-            raise Away(f"{self}: {error}") from None
+            raise Strange(str(self), HTTPStatus.OK, str(error)) from None
         except Unwanted as refusal:
             if refusal.status in (401, 403, 404):  # it is not the one who was greeted
-                raise Away(f"{self}: {refusal.message} ({refusal.status})") from None
+                raise Strange(str(self), refusal.status, refusal.message) from None
             raise
 
     def _probed(self, prompt: Mapping[str, Any]) -> Decoded:
