@@ -145,7 +145,9 @@ def batch(
 
 
 def _in_order(questions: Questions) -> Iterator[int]:
-    """Give the keys of an input's lines."""
+    """Give the keys of an input's lines; none of a pipe's, which is read once."""
+    if questions.source.file is None:
+        return iter(())
     questions.census()
     return (questions.key(line, setting) for line in questions.ours() for setting in questions.settings)
 

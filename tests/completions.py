@@ -54,6 +54,8 @@ class Completions:
         self.gate.set()
         self._lock, self._computing = threading.Lock(), threading.Lock()
         self.port = 0
+        self._gone = threading.Event()
+        self._gone.set()
         self.start()
 
     @property
@@ -61,7 +63,8 @@ class Completions:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen, at the same port as before."""
+        """Listen, at the same port as before, once whoever is dying there is gone."""
+        assert self._gone.wait(10)
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = _Server(("127.0.0.1", self.port), handler)
         self.port = self._server.server_address[1]
@@ -77,6 +80,7 @@ class Completions:
         self._server.reset()
         self._server.shutdown()
         self._server.server_close()
+        self._gone.set()
 
     def _die_of_it(self) -> None:
         self.die()
@@ -100,7 +104,8 @@ class Completions:
                 self.greeted += 1
             else:
                 self.asked.append(asked)
-        if said == "die":
+        if said == "die" and self._gone.is_set():
+            self._gone.clear()
             threading.Thread(target=self._die_of_it).start()
         if said in ("die", "hang", "cut"):
             return 0, said

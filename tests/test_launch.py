@@ -152,6 +152,11 @@ def test_a_world_that_is_none_is_an_error(environment: dict[str, str], said: str
         World.of(environment)
 
 
+@pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, rank_of(0, 1)])
+def test_a_world_of_one_process_is_none(environment: dict[str, str]) -> None:
+    assert World.of(environment) == World()
+
+
 @pytest.mark.parametrize(
     "more,said",
     [

@@ -34,7 +34,10 @@ class World:
                 # `accelerate launch --cpu --num_processes 2` starts one process, and says nothing.
                 raise UsageError("accelerate was asked for several processes and started one", _FIX)
             return cls()
-        rank, size, local = (_number(environment, name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        rank, size = (_number(environment, name) for name in ("RANK", "WORLD_SIZE"))
+        if (rank, size) == (0, 1):  # clusters say so, and name no LOCAL_WORLD_SIZE
+            return cls()
+        local = _number(environment, "LOCAL_WORLD_SIZE")
         if local != size:
             what = f"{size} processes on several machines ({local} on this one), which share no file"
             raise UsageError(what, "give each machine its --shard and its -o, and torchrun on each")
