@@ -103,6 +103,23 @@ def test_the_lower_end_errs_no_more_often_than_promised(
     assert within(lost, gained, images, questions, whole) <= allowed
 
 
+@pytest.mark.parametrize("lost", [0.012, 0.02, 0.05, 0.1, 0.2])
+def test_the_lower_end_errs_no_more_often_where_a_few_images_have_most_of_the_questions(lost: float) -> None:
+    rng, sizes, missed = np.random.default_rng(0), np.array([50] * 20 + [1] * 480), 0
+    images = np.repeat(np.arange(500), sizes)
+    for _ in range(600):
+        missed += change_of(-(rng.random(500) < lost)[images].astype(float), images).low() > -lost + 1e-12
+    assert missed / 600 <= 0.025 + 2.5 * math.sqrt(0.025 * 0.975 / 600)
+
+
+def test_unequal_images_tell_as_much_as_fewer_equal_ones() -> None:
+    images = np.repeat(np.arange(4), [3, 1, 1, 1])
+    found = change_of(np.zeros(6), images)
+    assert (found.images, found.effective) == (4, pytest.approx(3))
+    assert change_of(np.zeros(12), np.repeat(np.arange(4), 3)).effective == pytest.approx(4)
+    assert -change_of(np.zeros(6), images).low() == pytest.approx(least_told(3))
+
+
 def test_the_lower_end_is_no_lower_than_it_has_to_be() -> None:
     assert within(0.02, 0.01, 2_000, 1, 0) > 0.01
     assert within(0.2, 0.19, 500, 3, 0.2) > 0.01

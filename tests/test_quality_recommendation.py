@@ -82,7 +82,7 @@ def test_a_budget_that_leaves_nothing_out_is_no_recommendation() -> None:
 
 
 def test_the_edge_is_within() -> None:
-    certain = Change(Part(0.0, 0.0, 0.0), Part(0.01, 0.0, 0.0), 0.0, IMAGES)
+    certain = Change(Part(0.0, 0.0, 0.0), Part(0.01, 0.0, 0.0), 0.0, IMAGES, IMAGES)
     assert recommend([WHOLE, point("a", 64, certain)], 1).point is not None
 
 
@@ -121,3 +121,17 @@ def test_what_loses_as_much_as_is_tolerated_is_seldom_recommended(
 ) -> None:
     """2.5 % are promised. The bootstrap's percentiles gave 12.7 % on 500 images, 18.8 % on 300, with one setting."""
     assert recommended_wrongly(images, budgets, pruners, tries) <= 0.025 + 2.5 * math.sqrt(0.025 * 0.975 / tries)
+
+
+def test_more_images_are_needed_where_some_have_most_of_the_questions() -> None:
+    def found(times: int) -> Change:
+        images = np.repeat(np.arange(4 * times), [3, 1, 1, 1] * times)
+        sums = moments(images, np.zeros(6 * times), np.zeros(6 * times), np.ones(6 * times))
+        assert sums is not None
+        return change(sums)
+
+    few = recommend([WHOLE, point("a", 64, found(1))], 1)
+    assert (few.images, few.effective) == (4, pytest.approx(3))
+    assert few.images_needed == math.ceil(369 / 3 * 4) == 492
+    assert recommend([WHOLE, point("a", 64, found(492 // 4))], 1).point is not None
+    assert recommend([WHOLE, point("a", 64, found(488 // 4))], 1).point is None

@@ -29,7 +29,7 @@ MANY = "adafv saliency similarity divprune cdpruner scope mmtok uniform random o
 def point(pruner: str, share: float, value: float, accuracy: bool = True) -> Point:
     low, high = value - 0.03, min(1.0, value + 0.02)
     marks = Accuracy("exact", 200, value, low, high) if accuracy else None
-    change = Change(Part(0.0, 0.0, 0.0), Part(max(0.0, 0.95 - value), 1e-4, 0.0), 0.0, 200)
+    change = Change(Part(0.0, 0.0, 0.0), Part(max(0.0, 0.95 - value), 1e-4, 0.0), 0.0, 200, 200.0)
     quality = Quality(marks, None, Interval(value, low, high), change.interval(), change=change)
     tokens = {"visual": 576.0, "kept": round(576 * share)}
     flops = {"total": 1e12 * (0.2 + 0.8 * share), "unpruned_total": 1e12}

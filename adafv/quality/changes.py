@@ -68,12 +68,14 @@ class Change:
     Args:
         correlation: of gains and losses, over images.
         images: that there were.
+        effective: equally heavy images that would tell as much.
     """
 
     gained: Part
     lost: Part
     correlation: float
     images: int
+    effective: float
 
     @property
     def value(self) -> float:
@@ -106,9 +108,12 @@ class Moments:
     lost: float
     variances: tuple[float, float]
     correlation: float
-    unit: float  # what an image changed that changed at all, the more often the more it changed; 0 where none did
+    unit: float  # the part of `whole` that an image changed of which anything did, the more often the more; else 0
     changed: int  # images that did
     images: int
+    whole: (
+        float  # what an image adds of which everything is added, the more often the heavier it is: of n equal ones 1/n
+    )
 
 
 def moments(images: NDArray[np.intp], gained: Floats, lost: Floats, counted: Floats) -> Moments | None:
@@ -135,8 +140,10 @@ def moments(images: NDArray[np.intp], gained: Floats, lost: Floats, counted: Flo
     together = math.sqrt(variances[0] * variances[1])
     correlation = float(scale * (more @ less)) / together if together else 0.0
     moved = rise + fall
-    unit = float((up @ up) + (down @ down)) / moved if moved else 0.0
-    return Moments(rise, fall, variances, correlation, unit, int(((up > 0) | (down > 0)).sum()), count)
+    everything = float(weight @ weight)
+    unit = everything * float((up @ (up / weight)) + (down @ (down / weight))) / moved if moved else 0.0
+    changed = int(((up > 0) | (down > 0)).sum())
+    return Moments(rise, fall, variances, correlation, unit, changed, count, everything)
 
 
 def change(found: Moments, *, gains: bool = True) -> Change:
@@ -149,11 +156,11 @@ def change(found: Moments, *, gains: bool = True) -> Change:
         found: its moments.
         gains: whether there can be any.
     """
-    whole = 1 / found.images
-    unit = (found.changed * min(found.unit, whole) + _CAUTION * whole) / (found.changed + _CAUTION)
+    whole = found.whole
+    unit = (found.changed * found.unit + _CAUTION * whole) / (found.changed + _CAUTION)
     rise, fall = found.variances
     gained = Part(found.gained, rise, unit if gains else 0.0, whole if gains else 0.0)
-    return Change(gained, Part(found.lost, fall, unit, whole), found.correlation, found.images)
+    return Change(gained, Part(found.lost, fall, unit, whole), found.correlation, found.images, 1 / whole)
 
 
 def parts(found: Sequence[Moments | None]) -> list[Part | None]:
@@ -167,12 +174,12 @@ def parts(found: Sequence[Moments | None]) -> list[Part | None]:
     return [
         None
         if one is None
-        else Part(one.lost, one.variances[1], one.unit or (1 / one.images if least is None else least.unit))
+        else Part(one.lost, one.variances[1], one.unit or (one.whole if least is None else least.unit))
         for one in found
     ]
 
 
-def least_told(images: int, error: float = ERROR) -> float:
+def least_told(images: float, error: float = ERROR) -> float:
     """Work out the largest share of images that may lose their answers and show none that does, in `images` of them."""
     return min(1.0, -math.log(error / 2) / max(1, images))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ class Recommendation:
         settings: that were compared with the unpruned model.
         series: of settings among them, each of one pruner.
         images: that the comparison rests on.
+        effective: equally heavy images that would tell as much; fewer, where some have more questions than others.
     """
 
     tolerance: float
@@ -34,16 +36,20 @@ class Recommendation:
     settings: int = 0
     series: int = 0
     images: int = 0
+    effective: float = 0.0
 
     @property
     def least_told(self) -> float:
         """The difference, a share, below which one setting and another cannot be told apart on so many images."""
-        return least_told(self.images)
+        return least_told(self.effective)
 
     @property
     def images_needed(self) -> int | None:
-        """Images at which a setting that loses nothing would be recommended; `None` if none are enough."""
-        return images_needed(self.tolerance / 100, ERROR / max(1, self.series))
+        """Images like these at which a setting that loses nothing would be recommended; `None` if none are enough."""
+        needed = images_needed(self.tolerance / 100, ERROR / max(1, self.series))
+        if needed is None or self.effective >= self.images * (1 - _ROUNDING):
+            return needed
+        return math.ceil(needed * self.images / self.effective - _ROUNDING)
 
 
 def recommend(points: Sequence[Point], tolerance: float) -> Recommendation:
@@ -63,8 +69,9 @@ def recommend(points: Sequence[Point], tolerance: float) -> Recommendation:
     found = [(point, change) for point, change in judged if change is not None]
     series = _series(found)
     images = max((change.images for _, change in found), default=0)
+    effective = min((change.effective for _, change in found), default=0.0)
     passed, error = _passed(series, -tolerance / 100 - _ROUNDING)
-    about = {"settings": len(found), "series": len(series), "images": images}
+    about = {"settings": len(found), "series": len(series), "images": images, "effective": effective}
     if passed:
         best, change = min(passed, key=lambda pair: (_kept(pair[0]), -(pair[0].quality.value or 0), -pair[1].low()))
         return Recommendation(tolerance, unpruned, best, None, change.low(error), **about)
