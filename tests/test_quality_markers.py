@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adafv.benchmark_files import BENCHMARKS
 from adafv.quality.markers import MARKERS, Choice, anls, choice, letter_said, mme, option_said, relaxed, textvqa
 from adafv.quality.metrics import METRICS, accepted, mark
 from adafv.quality.normalisation import normalise
@@ -86,3 +88,15 @@ def test_people_are_processed_where_they_differ() -> None:
 def test_textvqa_splits_the_s_off() -> None:
     assert textvqa_words("Let's go, Bob's?") == "let 's go bob 's"
     assert textvqa("bob's", ["Bob's"] * 3 + ["bob"] * 7) == pytest.approx((3 * 2 / 3 + 7 * 1) / 10)
+
+
+def test_a_letter_that_a_reader_gives_is_not_taken_for_an_option_of_that_name(tmp_path: Path) -> None:
+    table = tmp_path / "mm.tsv"
+    image = "x" * 80
+    table.write_text(f"index\tquestion\tA\tB\tC\tD\tanswer\timage\n1\tWhich?\tA\tB\tC\tD\tA\t{image}\n")
+    rows = [row for _, row in BENCHMARKS["mmbench"].read(table, None)]
+    rule = MARKERS["mmbench"]
+    assert [row["answer"] for row in rows] == ["A", "D", "C", "B"]
+    assert [rule.mark(row["answer"], rule.reference(row)) for row in rows] == [1, 1, 1, 1]
+    assert choice({"answer": "A", "letter": "A", "choices": ["B", "A"]}) == Choice("A", ("B", "A"))
+    assert choice({"answer": "y", "letter": "Z", "choices": ["x", "y"]}) == Choice("B", ("x", "y"))

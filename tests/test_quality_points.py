@@ -217,3 +217,26 @@ def test_precision_is_of_what_was_said_and_recall_of_what_is_so() -> None:
     assert some.recall.value == pytest.approx(2 / 4)
     assert some.f1.value == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
     assert some.yes_share.value == pytest.approx(3 / 6)
+
+
+def rounds(*texts: str | None, rotations: int | None = 2) -> Sheet:
+    """Two rotations of a question, of which the last ones may not be asked; `None` failed."""
+    sheet, known = Sheet([("none", "all")], metric="mmbench"), {"rotations": rotations} if rotations else {}
+    for text, letter in zip(texts, "AB", strict=False):
+        number = sheet.question(1, {"circular": 1, "letter": letter, "choices": ["x", "y"], **known})
+        sheet.add(number, line(0, text) | {"pruner": "none", "keep": "all", "error": None if text else "no"})
+    return sheet
+
+
+def test_a_round_counts_when_all_its_rotations_were_asked() -> None:
+    def accuracy(sheet: Sheet) -> tuple[float, int] | None:
+        (found,) = points(sheet, "mmbench")
+        return found.quality.accuracy and (found.quality.accuracy.value, found.quality.accuracy.questions)
+
+    assert accuracy(rounds("A", "B")) == (1, 1) and accuracy(rounds("A", "A")) == (0, 1)
+    assert accuracy(rounds("A")) is None
+    assert accuracy(rounds("A", rotations=None)) == (1, 1)
+    assert accuracy(rounds(None, "B")) == accuracy(rounds("A", None)) == accuracy(rounds(None, None)) == (0, 1)
+    half = rounds("A")
+    half.question(1, {"circular": 1, "letter": "B", "rotations": 2})
+    assert accuracy(half) is None

@@ -41,9 +41,12 @@ def _read(questions: Path, answers: Path | None) -> Iterator[Row]:
             turned = options[turn:] + options[:turn]
             row = {"question_id": index + turn * _ROUND, "image": f"data:image/jpeg;base64,{image}"}
             row |= {"text": _prompt(found, turned), "circular": index % _ROUND, "choices": turned}
+            row["rotations"] = len(options) if once else rounds[index % _ROUND]
             answer = found.get("answer", "").strip()
             if answer:
-                row["answer"] = _LETTERS[(_place(answer, options, questions, place) - turn) % len(options)]
+                row["answer"] = row["letter"] = _LETTERS[
+                    (_place(answer, options, questions, place) - turn) % len(options)
+                ]
             yield place, row | {key: found[key] for key in ("category", "l2-category") if found.get(key)}
 
 

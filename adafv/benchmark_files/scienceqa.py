@@ -36,7 +36,7 @@ def _read(questions: Path, answers: Path | None) -> Iterator[Row]:
             row["answer"] = _LETTERS[value(problem, "answer", int, questions, place)]
         else:
             row["answer"] = _letter(texts[1:], f"{questions}: {place}")
-        yield place, row
+        yield place, row | {"letter": row["answer"]}
 
 
 def _letter(turns: list[str], place: str) -> str:

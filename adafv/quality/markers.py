@@ -49,9 +49,15 @@ def given(metadata: Metadata) -> list[str] | None:
 
 
 def choice(metadata: Metadata) -> Choice | None:
-    """Read which letter is right: a letter, the number of an option from 0, or an option; `choices` lists them."""
+    """Read which letter is right: a letter, the number of an option from 0, or an option; `choices` lists them.
+
+    Where options are named like letters, only `letter`, which benchmarks' files are read with, is never mistaken.
+    """
     answer, listed = metadata.get("answer"), metadata.get("choices", metadata.get("options"))
     options = tuple(map(str, listed)) if isinstance(listed, list) else ()
+    letter = metadata.get("letter")
+    if isinstance(letter, str) and letter in tuple(_LETTERS[: len(options) or len(_LETTERS)]):
+        return Choice(letter, options)
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
         return Choice(_LETTERS[answer], options)
     if isinstance(answer, str) and answer in options and len(options) <= len(_LETTERS):

@@ -99,6 +99,7 @@ class Marks:
         self.rows = np.logical_or.reduce([state != 0 for state in states])
         # Images without an answered question are left out: with only one other image all draws would be equal.
         self.answered = np.logical_or.reduce([state == ANSWERED for state in states])
+        self.answered |= np.logical_or.reduce([self._heard(column) for column in sheet.columns])
         known = self.rows & (self._kinds != NO_ANSWER)
         self._yes_no = known & (self._kinds != OTHER)
         counts = int(known.sum()), int(self._yes_no.sum()), int((known & human).sum())
@@ -174,7 +175,7 @@ class Marks:
             agrees, both = self._agreement(column, reference)
             gain, there = agrees - both, both
             if by_marks:
-                there = both * self._marked
+                there = (self._marked & self._heard(column) & self._heard(reference)).astype(np.float64)
                 gain = (self._score(column) - self._score(reference)) * there
             found.append(moments(self._images[rows], *(one[rows] for one in (gain.clip(0), (-gain).clip(0), there))))
         return [None if one is None else change(one, gains=by_marks) for one in found]
@@ -187,8 +188,12 @@ class Marks:
         return Against(pruner, keep, **asdict(change.interval()))
 
     def _accuracy(self, column: Column) -> tuple[Floats, Floats]:
-        there = (self._marked & (np.asarray(column.state) == ANSWERED)).astype(np.float64)
+        there = (self._marked & self._heard(column)).astype(np.float64)
         return self._score(column) * there, there
+
+    def _heard(self, column: Column) -> NDArray[np.bool_]:
+        """Tell of which questions there are all answers that make a mark."""
+        return np.asarray(column.heard) >= np.asarray(self._sheet.needed)
 
     def _agreement(self, column: Column, other: Column) -> tuple[Floats, Floats]:
         both = (np.asarray(column.state) == ANSWERED) & (np.asarray(other.state) == ANSWERED)

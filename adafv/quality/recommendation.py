@@ -71,14 +71,14 @@ def recommend(points: Sequence[Point], tolerance: float) -> Recommendation:
     images = max((change.images for _, change in found), default=0)
     effective = min((change.effective for _, change in found), default=0.0)
     passed, error = _passed(series, -tolerance / 100 - _ROUNDING)
-    about = {"settings": len(found), "series": len(series), "images": images, "effective": effective}
+    about = {"settings": len(found), "series": len(series), "images": images}
     if passed:
         best, change = min(passed, key=lambda pair: (_kept(pair[0]), -(pair[0].quality.value or 0), -pair[1].low()))
-        return Recommendation(tolerance, unpruned, best, None, change.low(error), **about)
+        return Recommendation(tolerance, unpruned, best, None, change.low(error), **about, effective=effective)
     near = max(found, key=lambda pair: (pair[1].value, pair[1].low(error), -_kept(pair[0])), default=None)
     if near is None:
-        return Recommendation(tolerance, unpruned, None, None, **about)
-    return Recommendation(tolerance, unpruned, None, near[0], near[1].low(error), **about)
+        return Recommendation(tolerance, unpruned, None, None, **about, effective=effective)
+    return Recommendation(tolerance, unpruned, None, near[0], near[1].low(error), **about, effective=effective)
 
 
 def _series(found: Sequence[tuple[Point, Change]]) -> list[list[tuple[Point, Change]]]:

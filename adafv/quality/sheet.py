@@ -19,16 +19,19 @@ COMPACT = "compact"  # positions that go without saying
 NOT_THERE, FAILED, ANSWERED = 0, 1, 2  # states of a cell
 NO_ANSWER, WRONG_IS_YES, RIGHT_IS_YES, OTHER = range(4)  # kinds of a question: what came with it
 
+_MOST_ROTATIONS = 100  # more are nonsense
+
 
 @dataclass
 class Column:
-    """One setting: a cell for each question."""
+    """One setting: a cell for each question; `heard` counts a question's answers, and of a round its failures, too."""
 
     state: array[int] = field(default_factory=lambda: array("b"))
     exact: array[float] = field(default_factory=lambda: array("f"))
     vqa: array[float] = field(default_factory=lambda: array("f"))
     said_yes: array[int] = field(default_factory=lambda: array("b"))
     said: array[int] = field(default_factory=lambda: array("Q"))
+    heard: array[int] = field(default_factory=lambda: array("l"))
     costs: Costs = field(default_factory=Costs)
 
 
@@ -56,6 +59,7 @@ class Sheet:
         by: a key of the questions' metadata by whose value they are grouped.
         metric: how answers are marked; a rule of `adafv.quality.markers` takes the place of `exact`. With `mmbench`,
             questions with one value of `circular` are one, asked again with its options rotated: right where all are.
+            It counts when all were asked: as many as `rotations` says, where it does.
 
     Whoever reads its columns holds `lock`.
     """
@@ -64,6 +68,7 @@ class Sheet:
         self.settings, self.by = list(settings), by
         self.columns = [Column() for _ in settings]
         self.kinds, self.human = array("b"), array("b")
+        self.needed = array("l")  # answers, until a question counts
         self.clusters, self.groups = array("Q"), array("l")
         self.group_names: dict[str, int] = {}
         self.has_groups = False  # whether a question came with the key
@@ -72,6 +77,7 @@ class Sheet:
         self._marker, self._circular = MARKERS.get(metric), metric == "mmbench"
         self._rounds: dict[str, int] = {}  # the first question of each round of rotations
         self._first: dict[int, int] = {}
+        self._turns: dict[int, int] = {}  # rotations that came
         self._open: dict[int, int] = {}
         self._places = {(*setting, COMPACT)[:3]: place for place, setting in enumerate(settings)}
         self.lock = threading.Lock()
@@ -90,10 +96,14 @@ class Sheet:
             first = self._round(number, metadata)
             self.kinds.append(_kind(known) if first == number else NO_ANSWER)
             self.human.append(known is not None and known.human)
+            self.needed.append(1)
+            if number in self._first:
+                self._turns[first] = self._turns.get(first, 0) + 1
+                self.needed[first] = max(self.needed[first], self._turns[first], _rotations(metadata))
             self.clusters.append(image)
             self.groups.append(self._group(metadata))
             for column in self.columns:
-                for cells in (column.state, column.exact, column.vqa, column.said_yes, column.said):
+                for cells in (column.state, column.exact, column.vqa, column.said_yes, column.said, column.heard):
                     cells.append(0)
                 column.exact[number] = float(self._circular)  # until a rotation is answered wrong
             if right is not None:
@@ -122,6 +132,8 @@ class Sheet:
                     column.said_yes[number] = found.said_yes
             if column.state[number] == FAILED:
                 self._keep(column, number, 0.0)
+            if column.state[number] == ANSWERED or number in self._first:
+                column.heard[self._first.get(number, number)] += 1
             self._open[number] -= 1
             if not self._open[number]:
                 del self._open[number]
@@ -152,6 +164,11 @@ class Sheet:
         self.has_groups = self.has_groups or value is not None
         name = "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         return self.group_names.setdefault(name, len(self.group_names))
+
+
+def _rotations(metadata: Mapping[str, Any]) -> int:
+    found = metadata.get("rotations")
+    return min(found, _MOST_ROTATIONS) if isinstance(found, int) else 1
 
 
 def _kind(right: Accepted | None) -> int:
