@@ -182,6 +182,7 @@ def sweep(
         questions = Questions(
             lines, shard, log.found.done if log is not None else {}, keys, [Setting.of(one) for one in runs]
         )
+        results = SweepResults(streams, log, questions, wanted, load_settings.model)
         job = Run(
             streams=streams,
             load=load_settings,
@@ -191,14 +192,15 @@ def sweep(
             census=questions.census() if lines.file is not None else None,
             log=log,
             recorded={"adafv": __version__} | recorded,
-            results=SweepResults(streams, log, questions, wanted, load_settings.model),
+            results=results,
             report=RunReport(flags.report, all_settings(load_settings, runs[0], flags) | own) if flags.report else None,
             chosen=own | asdict(flags),
             fail_fast=flags.fail_fast,
         )
         code = job.go()
         if sweep.answer_files is not None and log is not None:
-            write_answer_files("--answer-files", sweep.answer_files, log.path, questions.settings, wording.benchmark)
+            names = "--answer-files", sweep.answer_files, log.path
+            write_answer_files(*names, questions.settings, wording.benchmark, results.own)
     if code != Exit.OK:
         raise typer.Exit(code)
 

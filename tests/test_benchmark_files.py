@@ -223,6 +223,24 @@ def test_vizwiz_has_ten_people_in_its_own_file(tmp_path: Path, model: Scripted) 
     assert scored("vizwiz", forms.vizwiz(tmp_path))["accuracy"]["value"] == 0.125
 
 
+def test_files_of_answers_have_lines_with_a_budget_of_their_own_and_what_failed(
+    tmp_path: Path, model: Scripted
+) -> None:
+    about = [("street.png", {}), ("street.png", {"keep": "25%"}), ("street.png", {"keep": "8"}), ("none.png", {})]
+    lines = [{"question_id": n, "image": image, "text": "a?", **own} for n, (image, own) in enumerate(about)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model.script = lambda question: "red"
+    folder = Path(__file__).parent.parent / "sample_images"
+    log, out = str(tmp_path / "log.jsonl"), tmp_path / "out"
+    flags = ("--keep", "25%,50%", "--image-folder", str(folder), "-o", log, "--answer-files", str(out))
+    done = adafv("sweep", str(tmp_path / "in.jsonl"), *flags)
+    assert done.code == 1, done.stderr
+    for name in ("unpruned", "adafv-25%", "adafv-50%"):
+        found = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+        said = {one["question_id"]: one["text"] for one in found}
+        assert said == {0: "red", 1: "red", 2: "red", 3: ""} and len(found) == 4
+
+
 def test_files_for_servers_and_one_for_each_setting(tmp_path: Path, model: Scripted) -> None:
     model.script = lambda question: f"The {right(question).capitalize()}."
     form, log = forms.vqav2(tmp_path / "vqav2"), str(tmp_path / "log.jsonl")

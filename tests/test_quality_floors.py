@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +50,19 @@ def test_the_commonest_answer_of_all_and_of_each_kind() -> None:
     assert floors(sheet_of(people), []).commonest == 1
     assert floors(sheet_of([({"answers": ["a", "a", "b"]}, "a", "b"), ({"answers": ["b", "b", "c"]}, "a", "b")]),
                   []).commonest == pytest.approx((2 / 3 + 1) / 2)  # fmt: skip
+
+
+@pytest.mark.parametrize(("metric", "rights", "commonest"), [
+    ("choice", ["A", "B", "B", "C"], 0.5), ("mme", ["yes", "no", "Yes", "yes"], 0.75),
+    ("gqa", ["Red", "red", "b"], 2 / 3),
+    ("textvqa", [["a"] * 2 + ["b"] * 8, ["a"] * 10], 0.8), ("anls", ["a", "a"], None), ("relaxed", ["1"], None),
+    ("mmbench", ["A", "A"], None),
+])  # fmt: skip
+def test_the_commonest_answer_by_a_benchmarks_rule(metric: str, rights: list[Any], commonest: float | None) -> None:
+    sheet = Sheet([("none", "all")], metric=metric)
+    for image, right in enumerate(rights):
+        sheet.add(sheet.question(image, {"answer": right}), line(0, "x") | {"pruner": "none", "keep": "all"})
+    assert floors(sheet, [], metric).commonest == (None if commonest is None else pytest.approx(commonest))
 
 
 def test_headroom_is_the_share_of_the_way() -> None:

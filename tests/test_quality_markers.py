@@ -9,7 +9,7 @@ import pytest
 
 from adafv.benchmark_files import BENCHMARKS
 from adafv.quality.markers import MARKERS, Choice, anls, choice, letter_said, mme, option_said, relaxed, textvqa
-from adafv.quality.metrics import METRICS, accepted, mark
+from adafv.quality.metrics import METRICS, accepted, mark, soft_vqa
 from adafv.quality.normalisation import normalise
 from adafv.quality.official import textvqa_words, vqa_sides, vqa_words
 
@@ -88,6 +88,12 @@ def test_people_are_processed_where_they_differ() -> None:
 def test_textvqa_splits_the_s_off() -> None:
     assert textvqa_words("Let's go, Bob's?") == "let 's go bob 's"
     assert textvqa("bob's", ["Bob's"] * 3 + ["bob"] * 7) == pytest.approx((3 * 2 / 3 + 7 * 1) / 10)
+
+
+@pytest.mark.parametrize("people", [["stop"], ["stop"] * 3, ["stop"] * 2 + ["go"], ["stop"] * 3 + ["go"] * 7])
+def test_textvqa_of_fewer_than_ten_is_soft_vqa(people: list[str]) -> None:
+    assert textvqa("Stop", people) == pytest.approx(soft_vqa("stop", tuple(people)))
+    assert textvqa("stop", ["stop"]) == 1
 
 
 def test_a_letter_that_a_reader_gives_is_not_taken_for_an_option_of_that_name(tmp_path: Path) -> None:

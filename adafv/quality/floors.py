@@ -14,7 +14,7 @@ def commonest(sheet: Sheet, rows: NDArray[np.bool_], *, soft: bool) -> float:
     Args:
         sheet: whose groups are meant; all of it is one where it has none.
         rows: (questions,) which count.
-        soft: by soft VQA accuracy; else every accepted answer is worth 1.
+        soft: by soft VQA accuracy, or the rule of the sheet; else every accepted answer is worth 1.
     """
     questions = np.asarray(sheet.answers.questions, dtype=np.int64)
     there = rows[questions]

@@ -26,10 +26,13 @@ class Marker:
     Args:
         reference: makes of a question's metadata what answers are held to; `None` where it comes without.
         mark: `(answer, reference)`, from 0 to 1.
+        answers: makes of a reference what may be said and is worth anything, written alike where it is worth the same;
+            `None` where nearness counts, or several answers together.
     """
 
     reference: Callable[[Metadata], Any]
     mark: Callable[[str, Any], float]
+    answers: Callable[[Any], list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,16 @@ def gqa(text: str, answers: list[str]) -> float:
 
 
 def textvqa(text: str, people: list[str]) -> float:
-    """Mark as `m4c_evaluator.py`: of ten people min(others who said so / 3, 1), averaged over who is left out."""
+    """Mark as `m4c_evaluator.py`: of ten people min(others who said so / 3, 1), averaged over who is left out.
+
+    Of fewer than ten it takes a third of those who are left, and of one equality, as `adafv.quality.metrics.soft_vqa`.
+    """
     said, counted = textvqa_words(text), [textvqa_words(one) for one in people]
     same, others = counted.count(said), len(counted) - counted.count(said)
-    return (same * min((same - 1) / 3, 1) + others * min(same / 3, 1)) / len(counted)
+    if len(counted) == 1:
+        return float(same)
+    enough = (min(len(counted), _TEN) - 1) / 3
+    return (same * min((same - 1) / enough, 1) + others * min(same / enough, 1)) / len(counted)
 
 
 def anls(text: str, answers: list[str]) -> float:
@@ -158,13 +167,15 @@ def _label(metadata: Metadata) -> str | None:
 
 
 MARKERS: dict[str, Marker] = {
-    "choice": Marker(choice, lambda text, right: float(letter_said(text) == right.letter)),
+    "choice": Marker(
+        choice, lambda text, right: float(letter_said(text) == right.letter), lambda right: [right.letter]
+    ),
     "mmbench": Marker(
         choice, lambda text, right: float(option_said(text, right.options or _LETTERS[:4]) == right.letter)
     ),
-    "mme": Marker(_label, mme),
-    "gqa": Marker(lambda metadata: [one.lower() for one in given(metadata) or []] or None, gqa),
-    "textvqa": Marker(given, textvqa),
+    "mme": Marker(_label, mme, lambda label: [label]),
+    "gqa": Marker(lambda metadata: [one.lower() for one in given(metadata) or []] or None, gqa, list),
+    "textvqa": Marker(given, textvqa, lambda people: [textvqa_words(one) for one in people]),
     "anls": Marker(given, anls),
     "relaxed": Marker(given, relaxed),
 }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from adafv.quality.changes import Change, Moments, change, moments, parts
 from adafv.quality.floors import commonest
 from adafv.quality.intervals import Floats, Interval, Resampling, interval, ratio
+from adafv.quality.markers import MARKERS
 from adafv.quality.metrics import called_for
 from adafv.quality.reference import Reference
 from adafv.quality.sheet import ANSWERED, NO_ANSWER, OTHER, RIGHT_IS_YES, Column, Sheet
@@ -132,11 +133,11 @@ class Marks:
         return found
 
     def commonest(self, rows: NDArray[np.bool_]) -> float | None:
-        """Work out how much of some rows is right by the commonest answer of each group; `None` without answers."""
-        there = rows & self._marked
-        if not there.any():
+        """Work out how much of some rows is right by the commonest answer of each group; `None` if unknown."""
+        there, rule = rows & self._marked, MARKERS.get(self.metric)
+        if not there.any() or (rule is not None and rule.answers is None):
             return None
-        return commonest(self._sheet, there, soft=self.metric == "vqa") / float(there.sum())
+        return commonest(self._sheet, there, soft=rule is not None or self.metric == "vqa") / float(there.sum())
 
     def macro(self, groups: Sequence[NDArray[np.bool_]]) -> list[Interval | None]:
         """Average the accuracies, or agreements, of groups of rows: each counts the same, however many rows it has."""

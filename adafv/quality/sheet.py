@@ -37,17 +37,17 @@ class Column:
 
 @dataclass
 class AcceptedAnswers:
-    """What would be right, of all questions: keys of 64 bits, what each is worth as soft VQA accuracy, and to which."""
+    """What would be right, of all questions: keys of 64 bits, what each is worth by its rule, and to which."""
 
     keys: array[int] = field(default_factory=lambda: array("Q"))
     worth: array[float] = field(default_factory=lambda: array("f"))
     questions: array[int] = field(default_factory=lambda: array("l"))
 
-    def add(self, number: int, right: Accepted) -> None:
-        """Take in the answers to question `number`, each once."""
-        for answer in dict.fromkeys(right.answers):
+    def add(self, number: int, worth: Mapping[str, float]) -> None:
+        """Take in the answers to question `number`, and what each is worth."""
+        for answer, value in worth.items():
             self.keys.append(_key(answer))
-            self.worth.append(soft_vqa(answer, right.answers))
+            self.worth.append(value)
             self.questions.append(number)
 
 
@@ -108,8 +108,7 @@ class Sheet:
                 column.exact[number] = float(self._circular)  # until a rotation is answered wrong
             if right is not None:
                 self._accepted[number] = right
-                if self._marker is None:
-                    self.answers.add(number, right)
+                self.answers.add(number, self._worth(right))
             self._open[number] = len(self.columns)
         return number
 
@@ -145,6 +144,13 @@ class Sheet:
         with self.lock:
             asked = zip(self.clusters, *(column.state for column in self.columns), strict=True)
             return len({image for image, *states in asked if ANSWERED in states})
+
+    def _worth(self, right: Any) -> dict[str, float]:
+        """Work out what each answer to a question is worth."""
+        if self._marker is None:
+            return {answer: soft_vqa(answer, right.answers) for answer in right.answers}
+        said = [] if self._marker.answers is None else self._marker.answers(right)
+        return {answer: self._marker.mark(answer, right) for answer in said}
 
     def _round(self, number: int, metadata: Mapping[str, Any]) -> int:
         """Find the first question of the round that a question belongs to: itself, but for rotations."""

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adafv.benchmark_files.base import Benchmark
+from adafv.budget import Budget
 from adafv.errors import AdaFVError, cut
+from adafv.records import QuestionId
 from adafv_cli.exits import UsageError
 from adafv_cli.files import write_bytes
-from adafv_cli.work.earlier import Setting
+from adafv_cli.work.earlier import Keys, Setting
+
+
+@dataclass
+class OwnBudgets:
+    """Remembers the budgets of lines that have one.
+
+    Args:
+        keys: by what answers are told apart.
+    """
+
+    keys: Keys
+    budgets: dict[int, Budget] = field(default_factory=dict)
+
+    def add(self, question_id: QuestionId, text: str, keep: Budget | None) -> None:
+        """Remember the budget of a line."""
+        if keep is not None:
+            self.budgets[self._key(question_id, text)] = keep
+
+    def stands_for(self, answer: Mapping[str, Any], setting: Setting) -> bool:
+        """Tell whether an answer as it was read is one under a setting."""
+        keep = self.budgets.get(self._key(answer["question_id"], str(answer["prompt"])))
+        return setting.keeping(keep) == self.keys.setting(answer)
+
+    def _key(self, question_id: QuestionId, text: str) -> int:
+        return self.keys.key(question_id, text, Setting("", ""))
 
 
 def check_folder(flag: str, folder: Path, *, reused: bool) -> None:
@@ -32,9 +60,9 @@ def check_folder(flag: str, folder: Path, *, reused: bool) -> None:
 
 
 def write_answer_files(
-    flag: str, folder: Path, log: Path, settings: Iterable[Setting], benchmark: Benchmark | None
+    flag: str, folder: Path, log: Path, settings: Iterable[Setting], benchmark: Benchmark | None, own: OwnBudgets
 ) -> None:
-    """Write the good answers of each setting into a file of their own, in the order of the log.
+    """Write the answers of each setting into a file of their own, in the order of the log; what failed is "".
 
     Args:
         flag: that names the folder, for messages.
@@ -42,6 +70,7 @@ def write_answer_files(
         log: where the answers are.
         settings: which of them.
         benchmark: whose submissions are written, too.
+        own: budgets of lines that have one; they are in the files of all settings that they stand for.
 
     Raises:
         AdaFVError: a file cannot be written.
@@ -49,7 +78,7 @@ def write_answer_files(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for setting in settings:
-            found = list(_answers(log, setting))
+            found = [one for one in _answers(log) if own.stands_for(one, setting)]
             name = "unpruned" if setting.pruner == "none" else f"{setting.pruner}-{setting.keep}"
             name += "" if setting.positions == "compact" else f"-{setting.positions}"
             lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
@@ -61,7 +90,7 @@ def write_answer_files(
 
 
 def write_submission(flag: str, path: Path, log: Path, benchmark: Benchmark) -> None:
-    """Write what a benchmark's server takes of all good answers of a log.
+    """Write what a benchmark's server takes of all answers of a log; what failed is "".
 
     Raises:
         AdaFVError: it cannot be written.
@@ -69,15 +98,13 @@ def write_submission(flag: str, path: Path, log: Path, benchmark: Benchmark) -> 
     if benchmark.submission is None:
         return
     try:
-        write_bytes(path, benchmark.submission(list(_answers(log, None))))
+        write_bytes(path, benchmark.submission(list(_answers(log))))
     except OSError as error:
         raise AdaFVError(f"{flag}: cannot write {path}: {error.strerror}", "check the disk") from error
 
 
-def _answers(log: Path, setting: Setting | None) -> Iterator[dict[str, Any]]:
+def _answers(log: Path) -> Iterator[dict[str, Any]]:
     with log.open("rb") as file:
         for line in file:
             answer = json.loads(line)
-            made = Setting(answer["pruner"], answer["keep"], answer.get("positions") or "compact")
-            if answer["error"] is None and setting in (None, made):
-                yield answer
+            yield answer | {"text": answer["text"] or "", "prompt": answer["prompt"] or ""}

@@ -23,6 +23,7 @@ from adafv_cli.rendering.summary import stored
 from adafv_cli.rendering.sweep_table import made, show
 from adafv_cli.rendering.sweep_words import footnote, sentence, without_looking
 from adafv_cli.rendering.tally import Failed, Tally
+from adafv_cli.work.answer_files import OwnBudgets
 from adafv_cli.work.earlier import Setting
 from adafv_cli.work.lines import Line
 from adafv_cli.work.outlog import Log
@@ -76,6 +77,7 @@ class SweepResults:
         self._streams, self._log, self._questions = streams, log, questions
         self._wanted, self._model = wanted, model
         self._sheet = Sheet(questions.settings, wanted.by, wanted.metric)
+        self.own = OwnBudgets(questions.keys)
         self._asked: deque[tuple[int, Budget | None]] = deque()
         self._points: list[Point] = []
         self._recommendation: Recommendation | None = None
@@ -84,6 +86,7 @@ class SweepResults:
     def meet(self, line: Line, left: Sequence[Setting]) -> None:
         """Put a line on the sheet, with what was answered in an earlier run."""
         number = self._sheet.question(line.image_key, line.metadata)
+        self.own.add(line.question_id, line.text, line.keep)
         for setting in self._questions.asked(line):
             if self._log is not None and setting not in left:
                 self._mark(number, line.keep, self._log.earlier(self._questions.key(line, setting)))
