@@ -135,6 +135,7 @@ def batch(
                 chosen={"input": source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)},
                 fail_fast=flags.fail_fast,
                 processes=world.size,
+                began=launch.begin,
             )
             code = job.go()
         code = launch.end(code, order, streams)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adafv.errors import DeviceError
+from adafv_cli.work.earlier import Keys
+from adafv_cli.work.lines import id_key
+from adafv_cli.work.outlog import Log
+from adafv_cli.work.parts import Parts
+from adafv_cli.work.world import World
 from tests.batch_fakes import FakeBatchModel, asking, install, questions
-from tests.cli_fakes import Result
+from tests.cli_fakes import Result, engine_with
 from tests.cli_fakes import adafv as run_adafv
 
 LINES = 6
@@ -54,3 +61,90 @@ def test_a_pipe_goes_on_with_the_parts_of_a_launch(tmp_path: Path, fake: FakeBat
     assert [one.question_id for one in fake.asked] == [1, 3, 5]
     assert sorted(line["question_id"] for line in lines(tmp_path)) == list(range(LINES))
     assert files(tmp_path) == {"", ".settings.json"}
+
+
+def as_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+
+
+def beside(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("out.jsonl*")}
+
+
+def test_parts_of_a_launch_that_runs_are_not_forced_away(tmp_path: Path, fake: FakeBatchModel) -> None:
+    left_by_a_launch(tmp_path)
+    with Log(tmp_path / "out.jsonl", force=True):  # its first process
+        before = beside(tmp_path)
+        refused = batch(tmp_path, "--force")
+        assert refused.code == 2 and "is being written by another process" in refused.stderr
+        assert beside(tmp_path) == before
+    assert batch(tmp_path, "--force").code == 0
+    assert files(tmp_path) == {"", ".settings.json"} and len(lines(tmp_path)) == LINES
+
+
+@pytest.mark.parametrize("how", ["--force", "--resume"])
+def test_a_model_that_does_not_load_costs_a_launch_nothing(
+    tmp_path: Path, fake: FakeBatchModel, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    questions(tmp_path, *(asking(number, f"gone{number}.png") for number in range(20)), asking(20))  # some are its own
+    assert batch(tmp_path).code == 1
+    before = beside(tmp_path)
+    as_first(monkeypatch)
+
+    def load(settings: Any) -> Any:
+        raise DeviceError("no room", "make some")
+
+    monkeypatch.setitem(sys.modules, "adafv.engine", engine_with(load))
+    assert batch(tmp_path, how).code == 3
+    assert beside(tmp_path) == before
+
+
+def test_a_later_launch_under_the_same_number_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+    read, started = Path.read_text, "100"
+
+    def stat(path: Path, *args: Any, **more: Any) -> str:
+        if path.name == "stat":
+            return f"7 (a ) name) S {' '.join(str(number) for number in range(1, 19))} {started} 0 0"
+        return "boot" if path.name == "boot_id" else read(path, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", stat)
+    first = World.of(said)
+    assert World.of(said | {"RANK": "0"}).launch == first.launch and "-100-boot" in first.launch
+    started = "200"
+    assert World.of(said).launch != first.launch
+
+
+def test_markers_without_a_part_go_too_and_satisfy_nobody(tmp_path: Path, fake: FakeBatchModel) -> None:
+    questions(tmp_path, *map(asking, range(LINES)))
+    for how in ("--force", "--resume"):
+        (tmp_path / "out.jsonl.part-1-of-2.done").write_text('{"launch": "none-0-1", "code": 0}')
+        assert batch(tmp_path, how).code == 0
+        assert files(tmp_path) == {"", ".settings.json"}
+
+
+def test_a_part_that_is_removed_meanwhile_is_none(
+    tmp_path: Path, fake: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(tmp_path / "out.jsonl", World(1, 2, "a"))
+    monkeypatch.setattr(parts, "there", lambda: [tmp_path / "out.jsonl.part-0-of-2"])
+    parts.check(resume=False, force=False)
+
+
+def test_merging_unites_the_lines_that_a_server_died_at(tmp_path: Path, fake: FakeBatchModel) -> None:
+    left_by_a_launch(tmp_path)
+    settings = tmp_path / "out.jsonl.part-1-of-2.settings.json"
+    recorded = json.loads(settings.read_text())
+    answered, asked = str(id_key(0, "question 0")), str(id_key(1, "question 1"))
+    settings.write_text(json.dumps(recorded | {"suspects": {answered: 1, asked: 1}}))
+    (tmp_path / "out.jsonl.part-0-of-2.settings.json").write_text(json.dumps(recorded | {"suspects": {asked: 2}}))
+    out = Parts(tmp_path / "out.jsonl", World())
+    assert out.suspects() == {answered: 1, asked: 2}
+    with Log(tmp_path / "out.jsonl", resume=True) as log:
+        log.begin(recorded)
+        out.merge(log, Keys(), [])
+    assert files(tmp_path) == {"", ".settings.json"} and out.suspects() == {asked: 2}
+    fake.asked.clear()
+    assert batch(tmp_path, "--resume").code == 0
+    assert [one.question_id for one in fake.asked] == [3, 5, 1] and out.suspects() == {}  # suspects come last

@@ -15,6 +15,7 @@ from adafv_cli.files import written_into
 from adafv_cli.work.earlier import Found, Keys
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.parts import LAUNCH, Parts
+from adafv_cli.work.recorded import SUSPECTS
 from adafv_cli.work.world import World
 
 _ENDED = (Exit.OK, Exit.SOME_FAILED, Exit.BUG)
@@ -39,6 +40,7 @@ class Launch:
         self._parts = None if out is None or written_into(out) else Parts(out, world)
         self._stamped = {"adafv": __version__} | dict(recorded)
         self._whole: Log | None = None
+        self._begun = False
         self._stack = ExitStack()
 
     @property
@@ -89,16 +91,18 @@ class Launch:
             return self._open(stack)
         self._gather(order)
         log = alone()
+        if self._parts is not None and not self._resume:
+            self._parts.clear()
         return log, log.found if log is not None else Found()
 
     def _gather(self, order: Callable[[], Iterable[int]]) -> None:
         """Merge the parts that a launch left behind, before a process works alone."""
         if self._parts is None:
             return
-        if self._world.size == 1 and self._resume and self._out is not None and self._parts.there():
+        if self._world.size == 1 and self._resume and self._out is not None and self._parts.traces():
             self._parts.found(self._keys, self._recorded)
             with Log(self._out, resume=True, keys=self._keys) as log:
-                log.begin(self._stamped)
+                log.begin(self._stamped | self._remembered())
                 self._parts.merge(log, self._keys, order())
 
     def _open(self, stack: ExitStack) -> tuple[Log, Found]:
@@ -109,9 +113,23 @@ class Launch:
                 Log(self._out, resume=self._resume, force=self._force, keys=self._keys)
             )
             self._whole.check(self._recorded)
-            self._whole.begin(self._stamped)
         found = self._parts.found(self._keys, self._recorded) if self._resume else Found()
-        return stack.enter_context(Log(self._parts.own, resume=self._resume, force=True, keys=self._keys)), found
+        own = stack.enter_context(Log(self._parts.own, resume=self._resume, force=True, keys=self._keys))
+        own.suspects = self._parts.suspects() if self._resume else {}
+        return own, found
+
+    def begin(self) -> None:
+        """Make the whole output ready, as the first process, once: the model has loaded, or nothing was to be done."""
+        if self._whole is None or self._parts is None or self._begun:
+            return
+        self._begun = True
+        if not self._resume:
+            self._parts.clear()
+        self._whole.begin(self._stamped | self._remembered())
+
+    def _remembered(self) -> dict[str, Any]:
+        suspects = self._parts.suspects() if self._parts is not None and self._resume else {}
+        return {SUSPECTS: suspects} if suspects else {}
 
     def end(self, code: Exit, order: Callable[[], Iterable[int]], streams: Streams) -> Exit:
         """End a share: say so, or, as the first process, wait for the others and merge.
@@ -131,6 +149,7 @@ class Launch:
             return Exit.OK
         with streams.busy("waiting for the other processes"):
             code = max(code, self._parts.wait())
+        self.begin()
         count = self._parts.merge(self._whole, self._keys, order())
         streams.say(f"{self._world.size} processes have written {count} lines into {self._whole.path.name}")
         return code

@@ -52,12 +52,13 @@ class Log:
         self.path = path if written_into(path) else path.resolve()
         self.found = Found()
         self.locked = True
-        self.resumes, self._keys = resume, keys or Keys()
+        self._resume, self._keys = resume, keys or Keys()
         self._earlier: BinaryIO | None = None
         self._began = False
         self.regular = not written_into(path)
         if self.regular:
             check_settings(settings_path(self.path))
+        self.suspects = suspects_in(settings_path(self.path)) if self.regular and resume else {}
         self._created = self.regular and not self.path.exists()
         self._fd = self._open()
         try:
@@ -94,7 +95,7 @@ class Log:
         if not self.regular:
             return
         try:
-            if not self.resumes:
+            if not self._resume:
                 os.ftruncate(self._fd, 0)
             elif self.found.failed or self.found.repeated:
                 self.rewrite(self._copy_good)

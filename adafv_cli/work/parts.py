@@ -14,11 +14,12 @@ from typing import Any, BinaryIO
 from adafv.errors import AdaFVError
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.work.earlier import Found, Keys, read
+from adafv_cli.work.lines import id_key
 from adafv_cli.work.outlog import Log
-from adafv_cli.work.recorded import changes, compacting_path, settings_in, settings_path
+from adafv_cli.work.recorded import SUSPECTS, changes, compacting_path, record, settings_in, settings_path, suspects_in
 from adafv_cli.work.world import World
 
-_PART = re.compile(r"\.part-[0-9]+-of-[0-9]+")
+_PART = re.compile(r"(\.part-[0-9]+-of-[0-9]+)(\.done|\.writing|\.settings\.json)?")
 LAUNCH = "launch"  # in the settings of a part: by which launch it is written
 _POLL_S = 0.05
 
@@ -41,26 +42,43 @@ class Parts:
 
     def there(self) -> list[Path]:
         """List the parts that there are, of this launch or of an earlier one, perhaps of other processes."""
-        beside = sorted(self._out.parent.iterdir()) if self._out.parent.is_dir() else []
+        return [part for part in self.traces() if part.exists()]
+
+    def traces(self) -> list[Path]:
+        """List the parts that there are or that something is left of, as where a share was empty."""
+        beside = self._out.parent.iterdir() if self._out.parent.is_dir() else []
         begin = self._out.name
-        return [one for one in beside if one.name.startswith(begin) and _PART.fullmatch(one.name[len(begin) :])]
+        names = [one.name.removeprefix(begin) for one in beside if one.name.startswith(begin)]
+        found = {match[1] for name in names if (match := _PART.fullmatch(name))}
+        return [self._out.with_name(begin + part) for part in sorted(found)]
 
     def check(self, *, resume: bool, force: bool) -> None:
-        """See that what an interrupted launch left is gone on with, or remove it.
+        """See that what an interrupted launch left is to be gone on with or replaced.
 
         Raises:
             UsageError: it is neither to be resumed nor replaced.
         """
         if resume:
             return
-        left = [one for one in self.there() if one.stat().st_size and not self._is_of_this_launch(one)]
+        left = [one for one in self.there() if _size(one) and not self._is_of_this_launch(one)]
         if left and not force:
             what = f"-o: {self._out.name} has parts of a run that did not end ({left[0].name})"
             raise UsageError(what, "--resume goes on with them, --force replaces them")
-        if self._world.rank == 0:
-            for path in self.there():
-                if self._world.size == 1 or path not in [self._of(rank) for rank in range(self._world.size)]:
-                    _remove(path)
+
+    def clear(self) -> None:
+        """Remove what earlier launches left; only whoever holds the lock of the output may."""
+        ours = [self._of(rank) for rank in range(self._world.size)] if self._world.size > 1 else []
+        for path in self.traces():
+            if path not in ours:
+                _remove(path)
+
+    def suspects(self) -> dict[str, int]:
+        """Unite what all parts and the output remember of lines that a server has died at."""
+        together: dict[str, int] = {}
+        for path in [self._out, *self.traces()]:
+            for key, strikes in suspects_in(settings_path(path)).items():
+                together[key] = max(strikes, together.get(key, 0))
+        return together
 
     def found(self, keys: Keys, settings: Mapping[str, Any]) -> Found:
         """Read what all parts and the output hold, as one.
@@ -119,6 +137,7 @@ class Parts:
             How many answers there are.
         """
         paths = [path for path in (self._out, *self.there()) if path.exists()]
+        suspects = self.suspects()
         places = _places(paths, keys)
 
         def write(new: BinaryIO) -> None:
@@ -133,7 +152,12 @@ class Parts:
                     file.close()
 
         log.rewrite(write)
-        for path in self.there():
+        if suspects:
+            answered = _answered(log.path)
+            left = {key: strikes for key, strikes in suspects.items() if key not in answered}
+            settings = {name: value for name, value in settings_in(log.settings_path).items() if name != SUSPECTS}
+            record(log.settings_path, settings | ({SUSPECTS: left} if left else {}))
+        for path in self.traces():
             _remove(path)
         return len(places)
 
@@ -170,7 +194,23 @@ def _places(paths: list[Path], keys: Keys) -> dict[int, tuple[int, int, bool]]:
     return places
 
 
+def _answered(path: Path) -> set[str]:
+    """Name the lines with a good answer as suspects are named."""
+    with path.open("rb") as lines:
+        answers = (json.loads(raw) for raw in lines if raw.strip())
+        return {str(id_key(one["question_id"], one["prompt"])) for one in answers if one.get("error") is None}
+
+
+def _size(path: Path) -> int:
+    """Measure a file that another process may remove at any moment."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _remove(part: Path) -> None:
-    for path in (settings_path(part), compacting_path(part), part.with_name(f"{part.name}.done"), part):
+    marks = [part.with_name(part.name + mark) for mark in (".done", ".writing")]
+    for path in (settings_path(part), compacting_path(part), *marks, part):
         with suppress(FileNotFoundError):
             path.unlink()

@@ -6,7 +6,7 @@ What becomes of the answers is its `Results`; a batch is a sweep with one settin
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -57,6 +57,7 @@ class Run:
         chosen: other settings by name, to be shown.
         fail_fast: stop at the first line that fails.
         processes: that a launcher started to do this, this one among them.
+        began: called when the model has loaded and the log is begun.
     """
 
     streams: Streams
@@ -72,6 +73,7 @@ class Run:
     chosen: dict[str, Any]
     fail_fast: bool
     processes: int = 1
+    began: Callable[[], None] = lambda: None
     tally: Tally = field(init=False)
     interrupts: Interrupts = field(init=False)
     model: Model | None = field(init=False, default=None)
@@ -98,6 +100,7 @@ class Run:
             self._introduce(model, first)
             if self.log is not None:
                 self.log.begin(self.suspects.beside(self.recorded))
+            self.began()
             self.tally = Tally()  # its time counts from here
             try:
                 outcome = self._answer(model, chain([first], lines))

@@ -9,7 +9,7 @@ from adafv.errors import PoisonError
 from adafv.records import Answer
 from adafv_cli.work.lines import Line, id_key
 from adafv_cli.work.outlog import Log
-from adafv_cli.work.recorded import SUSPECTS, record, suspects_in
+from adafv_cli.work.recorded import SUSPECTS, record
 
 if TYPE_CHECKING:
     from adafv.streaming.answerer import Suspect
@@ -26,8 +26,7 @@ class Suspects:
 
     def __init__(self, log: Log | None) -> None:
         self._path = log.settings_path if log is not None and log.regular else None
-        resumed = log is not None and log.resumes
-        self._strikes = suspects_in(self._path) if self._path is not None and resumed else {}
+        self._strikes = dict(log.suspects) if log is not None else {}
         self._saved = dict(self._strikes)
 
     def strikes(self, line: Line) -> int:

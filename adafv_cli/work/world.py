@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from adafv.errors import shown
 from adafv.settings import LoadSettings
 from adafv_cli.exits import UsageError
 from adafv_cli.work.questions import Shard
 
+_START = 19  # the start time among what follows the name in /proc/PID/stat
 _FIX = "start them with torchrun --nproc-per-node N -m adafv_cli batch ..."
 
 
@@ -43,8 +46,8 @@ class World:
             raise UsageError(what, "give each machine its --shard and its -o, and torchrun on each")
         if not 0 <= rank < size:
             raise UsageError(f"RANK {rank} of WORLD_SIZE {size}", _FIX)
-        named = [environment.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT")]
-        return cls(rank, size, "-".join([*named, str(os.getppid())]))
+        names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT")
+        return cls(rank, size, "-".join([*(environment.get(name, "") for name in names), _launcher()]))
 
     def share(self, shard: Shard) -> Shard:
         """Divide a shard among the processes."""
@@ -61,6 +64,23 @@ class World:
         from adafv.loading.devices import device_of
 
         return replace(settings, device_map=device_of(self.rank, self.size))
+
+
+def _launcher() -> str:
+    """Name the process that started this one, by its start, too: in a container, the next has the same number."""
+    number = os.getppid()
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return f"{number}-{fields[_START]}-{boot}"
+    except (OSError, IndexError):
+        pass
+    try:
+        asked = ["ps", "-o", "lstart=", "-p", str(number)]
+        told = subprocess.run(asked, capture_output=True, check=False, text=True, timeout=10, env={"LC_ALL": "C"})
+        return f"{number}-{told.stdout.strip()}"
+    except (OSError, subprocess.SubprocessError):  # no such thing: the number has to do
+        return str(number)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
