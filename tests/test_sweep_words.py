@@ -18,7 +18,7 @@ SETTINGS = (Setting("none", "all"), Setting("adafv", "5%"), Setting("adafv", "25
 
 def test_a_question_is_listed_once_and_says_under_how_many_settings_it_failed() -> None:
     nothing: Any = None
-    questions: Any = SimpleNamespace(settings=SETTINGS)
+    questions: Any = SimpleNamespace(keys=None, settings=SETTINGS)
     wanted: Any = SimpleNamespace(by=None, metric="auto")
     results = SweepResults(nothing, nothing, questions, wanted, "demo")
     everywhere, here = (Failed(number, "InputError", "too long", "ask less") for number in (1, 2))
