@@ -89,6 +89,7 @@ def test_markdown(tmp_path: Path, model: FakeBatchModel, monkeypatch: pytest.Mon
         assert found[name]["questions"] == "40"
     assert f"({tmp_path / 'curve.svg'})" in text and "recommended: " in text
     facts = {row[0]: row[1] for row in rows[5:] if len(row) == 2}
+    assert facts["settings: seed"] == "0"
     assert facts["settings: tolerance"] == "1.0" and facts["version of torch"].startswith("2.") and "cores" in facts
     assert text.count("`" * 3 + "sh\nadafv sweep 'a b.jsonl'\n") == 1
 

@@ -6,6 +6,8 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -61,7 +63,7 @@ def probe(device: torch.device) -> Machine:
         if cpu and dtype is torch.float16:  # which CPUs emulate
             continue
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        rates[_name(dtype)] = 2 * side**3 / _best(device, lambda a=left, b=right: a @ b)  # type: ignore[misc]
+        rates[_name(dtype)] = 2 * side**3 / _best(device, partial(torch.matmul, left, right))
     source = torch.ones(length, dtype=torch.bfloat16, device=device)
     target = torch.empty_like(source)
     moved = 2 * source.nbytes / _best(device, lambda: target.copy_(source))
@@ -98,8 +100,8 @@ def _name(dtype: torch.dtype) -> str:
 def _processor() -> str:
     """Name the processor, as the system does where it says so."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - no Path on systems without it
-            lines = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        lines = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
     except OSError:
         lines = []
     return lines[0] if lines else platform.processor() or platform.machine()

@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -107,6 +108,10 @@ def attentions(device: torch.device) -> Iterator[str]:
         yield "flash_attention_2"
 
 
+def _say(step: Step, where: str, what: str) -> None:
+    step(f"{where}: {what}")
+
+
 def _measure(subject: Subject, plan: Plan, bench: Bench, deadline: float, step: Step) -> None:
     sections = list(_sections(subject, plan, bench))
     for number, section in enumerate(sections):
@@ -116,7 +121,7 @@ def _measure(subject: Subject, plan: Plan, bench: Bench, deadline: float, step: 
             rounds.take(
                 plan.rounds,
                 now + max(0.0, deadline - now) * _WEIGHTS[section.name] / left,
-                lambda what, name=section.name: step(f"{subject.name}, {name}: {what}"),  # type: ignore[misc]
+                partial(_say, step, f"{subject.name}, {section.name}"),
             )
         finally:
             found = section.rows(rounds, bench.machine)

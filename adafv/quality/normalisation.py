@@ -40,13 +40,14 @@ _WITH_APOSTROPHE = {word.replace("'", ""): word for word in _CONTRACTIONS.split(
 
 def normalise(answer: str) -> str:
     """Normalise an answer as it is compared: `The two dogs.` is `2 dogs`."""
-    text = _without_marks(" ".join(answer.replace(_CURLY, "'").split()))
+    text = without_marks(" ".join(answer.replace(_CURLY, "'").split()))
     words = [NUMBERS.get(word, word) for word in text.lower().split()]
     words = [word for word in words if word not in _ARTICLES] or words
     return " ".join(_WITH_APOSTROPHE.get(word.replace("'", ""), word) for word in words)
 
 
-def _without_marks(text: str) -> str:
+def without_marks(text: str) -> str:
+    """Take out punctuation as VQA's evaluation does: a mark beside a space vanishes, another one becomes a space."""
     together = _COMMA_IN_NUMBER.search(text) is not None
     found = text
     for mark in MARKS:

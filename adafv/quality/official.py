@@ -12,13 +12,9 @@ question marks were dropped.
 
 from __future__ import annotations
 
-import re
-
-from adafv.quality.normalisation import MARKS, NUMBERS
+from adafv.quality.normalisation import NUMBERS, without_marks
 
 _ARTICLES = ("a", "an", "the")
-_FULL_STOP = re.compile(r"\.(?!\d)")
-_COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _CONTRACTIONS = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's
 how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock
@@ -43,30 +39,21 @@ _WITH_APOSTROPHE = _table()
 
 def vqa_words(answer: str) -> str:
     """Process an answer as VQA's evaluation does the model's."""
-    return _words(_without_marks(answer.replace("\n", " ").replace("\t", " ").strip()))
+    return _words(without_marks(answer.replace("\n", " ").replace("\t", " ").strip()))
 
 
 def vqa_sides(answer: str, people: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Process both sides of a comparison as VQA's evaluation does."""
     lower = tuple(one.lower() for one in people)
-    return vqa_words(answer), tuple(map(_without_marks, lower)) if len(set(people)) > 1 else lower
+    return vqa_words(answer), tuple(map(without_marks, lower)) if len(set(people)) > 1 else lower
 
 
 def textvqa_words(answer: str) -> str:
     """Process an answer as TextVQA's evaluation does, and as LLaVA's files for VQAv2's and VizWiz's servers have it."""
     split = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    return _words(_without_marks(split.replace("\n", " ").replace("\t", " ").strip()))
+    return _words(without_marks(split.replace("\n", " ").replace("\t", " ").strip()))
 
 
 def _words(text: str) -> str:
     words = [NUMBERS.get(word, word) for word in text.lower().split()]
     return " ".join(_WITH_APOSTROPHE.get(word, word) for word in words if word not in _ARTICLES)
-
-
-def _without_marks(text: str) -> str:
-    together = _COMMA_IN_NUMBER.search(text) is not None
-    found = text
-    for mark in MARKS:
-        vanishes = together or f"{mark} " in text or f" {mark}" in text
-        found = found.replace(mark, "" if vanishes else " ")
-    return _FULL_STOP.sub("", found)

@@ -68,7 +68,12 @@ def _gathered(content: Mapping[str, Any], says: Sequence[str]) -> Document:
     there = {head: cells for head, cells in columns.items() if any(cells)}
     metric = next((point["accuracy"]["metric"] for point in points if point["accuracy"]), None)
     known = {"model": content["model"], "settings": content["settings"]}
-    facts = {f"{group}: {name}": _said(value) for group, one in known.items() for name, value in one.items() if value}
+    facts = {
+        f"{group}: {name}": _said(value)
+        for group, one in known.items()
+        for name, value in one.items()
+        if value not in (None, "", [], {})  # a seed of 0 is one
+    }
     facts |= {f"version of {name}": str(value) for name, value in content["versions"].items()}
     facts |= {name: str(value) for name, value in content["machine"].items() if name != "host"}
     outcome = content["outcome"]
