@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from adafv.answering import Answering
-from adafv.decoding import ends_of
 from adafv.errors import InputError
 from adafv.explaining import explain
 from adafv.explanation import Explanation
 from adafv.families.tower import layers_that_run
+from adafv.generating import ends_of
 from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import load_checkpoint
 from adafv.loading.source import locate

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from adafv import pruners
 from adafv.choosing import Kept, choose, evidence_of
-from adafv.decoding import Decoded, Decoder, Generating, Spliced, splice
+from adafv.decoding import Decoded, Decoder, Spliced, splice
 from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import InputError
 from adafv.evidence import Evidence, check_scores
 from adafv.families.base import Family
 from adafv.families.hooks import execution_device
+from adafv.generating import Generating
 from adafv.memory import is_out_of_memory, memory_explained
 from adafv.request import Request
 from adafv.settings import RunSettings

@@ -10,7 +10,9 @@ import torch
 from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 
 import adafv
-from adafv.decoding import Spliced, _Chooser, generate, left_pad
+from adafv.decoding import Spliced
+from adafv.generating import generate, left_pad
+from adafv.sampling import Chooser
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
 from tests import tiny
@@ -141,7 +143,7 @@ def test_why_an_answer_ended(
 def test_draws_follow_temperature_and_top_p(temperature: float, top_p: float) -> None:
     scores, rows = torch.tensor([0.0, -torch.inf, 1.0, 2.0]), 4000
     run = RunSettings(max_new_tokens=1, temperature=temperature, top_p=top_p)
-    chooser = _Chooser(run, range(rows), scores.device)
+    chooser = Chooser(run, range(rows), scores.device)
     chooser.restart(list(range(rows)), 0)
     drawn = chooser(torch.empty(rows, 0, dtype=torch.long), scores.expand(rows, -1)).argmax(dim=1)
     wanted = (scores / temperature).softmax(0)
@@ -156,7 +158,7 @@ def test_draws_follow_temperature_and_top_p(temperature: float, top_p: float) ->
 def test_a_temperature_of_next_to_nothing_is_greedy() -> None:
     """Scores divided by it would be infinite, and their softmax nothing."""
     scores = torch.tensor([[1.0, 300.0, 299.0]])
-    chooser = _Chooser(RunSettings(max_new_tokens=1, temperature=1e-40), [0], scores.device)
+    chooser = Chooser(RunSettings(max_new_tokens=1, temperature=1e-40), [0], scores.device)
     assert chooser(torch.empty(1, 0, dtype=torch.long), scores).argmax() == 1
 
 
@@ -164,7 +166,7 @@ def test_a_temperature_of_next_to_nothing_is_greedy() -> None:
 def test_a_token_without_a_share_is_never_drawn(number: float) -> None:
     """Not by the least random number either, nor by one that is rounded up to all there is."""
     scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]])
-    chooser = _Chooser(RunSettings(max_new_tokens=1, temperature=1.0), [0], scores.device)
+    chooser = Chooser(RunSettings(max_new_tokens=1, temperature=1.0), [0], scores.device)
     chooser._draws = torch.full((1, 1), number)
     assert chooser(torch.empty(1, 0, dtype=torch.long), scores).argmax() == (3 if number else 1)
 

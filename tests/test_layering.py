@@ -46,12 +46,14 @@ ROOMS: dict[str, str] = {
     "settings": "budget chat_templates errors pruners setup",
     "families": "encoding errors evidence images signals",
     "request": "encoding prompt records settings",
-    "decoding": "errors settings timing",
+    "decoding": "settings timing",
+    "sampling": "settings",
+    "generating": "decoding errors sampling settings timing",
     "costs": "errors families flops pruners records settings",
     "loading": "chat_templates demo errors families memory prompt settings",
     "choosing": "encoding evidence pruners request settings signals timing",
     "serving": "decoding errors settings timing",
-    "pipeline": "choosing decoding encoding errors evidence families memory pruners request settings timing",
+    "pipeline": "choosing decoding encoding errors evidence families generating memory pruners request settings timing",
     "probing": "pipeline request signals words",
     "explanation": "families figures notebook records",
     "explaining": "choosing explanation pipeline records request settings words",
@@ -61,7 +63,7 @@ ROOMS: dict[str, str] = {
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
     " records report request settings setup timing",
     "rows": "budget errors records",
-    "engine": "answering decoding errors explaining explanation families images loading probing records request rows"
+    "engine": "answering errors explaining explanation families generating images loading probing records request rows"
     " serving settings streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
@@ -100,7 +102,9 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/sandbox": "jinja2",
     "adafv/prompt": "jinja2",  # what transformers renders chat templates with
     "adafv/streaming": "torch safetensors",
-    "adafv/decoding": "torch transformers",
+    "adafv/decoding": "torch",
+    "adafv/sampling": "torch transformers",
+    "adafv/generating": "torch transformers",
     "adafv/choosing": "torch",
     "adafv/serving": "torch",
     "adafv/pipeline": "torch PIL",

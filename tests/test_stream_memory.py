@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import adafv
-from adafv import BatchSettings, Question, decoding
+from adafv import BatchSettings, Question, generating
 from adafv.encoding import Pixels
 from adafv.errors import OutOfMemoryError
 from adafv.pipeline import Pipeline
@@ -92,7 +92,7 @@ def test_what_did_not_fit_is_gone_before_less_is_tried(
     llava: adafv.Model, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
-    left, generate = [], decoding.generate
+    left, generate = [], generating.generate
 
     def full(model: object, prompts: list, *others: object) -> object:  # type: ignore[type-arg]
         left.append(sum(tensor() is not None for tensor in held))
@@ -102,7 +102,7 @@ def test_what_did_not_fit_is_gone_before_less_is_tried(
             raise type(error)(*error.args)
         return generate(model, prompts, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decoding, "generate", full)
+    monkeypatch.setattr(generating, "generate", full)
     answers = list(llava.stream(questions(4, 2), RUN, BatchSettings(batch_size=4)))
     assert all(a.error is None for a in answers)
     assert len(left) > 4 and not any(left)

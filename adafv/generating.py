@@ -1,0 +1,170 @@
+"""Prefills and decodes spliced prompts with the loaded model, by transformers' own `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig, StoppingCriteria
+
+from adafv.decoding import Decoded, Spliced
+from adafv.errors import InputError
+from adafv.sampling import Chooser
+from adafv.settings import RunSettings
+from adafv.timing import Stopwatch
+
+
+class Generating:
+    """Decodes with the loaded model itself: all answers are there when it returns.
+
+    Args:
+        model: a LLaVA model of transformers.
+    """
+
+    requests = 0
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
+        """Answer a batch of prompts; raises as `generate` does."""
+        return [_done(decoded) for decoded in generate(self._model, prompts, run, watch)]
+
+
+def _done(decoded: Decoded) -> Future[Decoded]:
+    future: Future[Decoded] = Future()
+    future.set_result(decoded)
+    return future
+
+
+def left_pad(prompts: Sequence[Spliced]) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings (B, L, D), attention mask (B, L) and positions (B, L), padded in front so that all end together."""
+    longest = max(len(prompt.embeddings) for prompt in prompts)
+    first = prompts[0].embeddings
+    embeddings = first.new_zeros(len(prompts), longest, first.shape[1])
+    mask = torch.zeros(len(prompts), longest, dtype=torch.long, device=first.device)
+    positions = torch.zeros_like(mask)
+    for row, prompt in enumerate(prompts):
+        start = longest - len(prompt.embeddings)
+        embeddings[row, start:] = prompt.embeddings
+        mask[row, start:] = 1
+        positions[row, start:] = prompt.positions
+    return embeddings, mask, positions
+
+
+class _Watcher(StoppingCriteria):  # type: ignore[misc]
+    """Reads the clock when the first token is there, and calls a halt when enough rows have ended to leave.
+
+    A row that has ended would be computed on until the longest one ends. Once half of the rows have, it is cheaper
+    to stop, take them out, and go on with the others.
+    """
+
+    def __init__(self, watch: Stopwatch, ends: Tensor) -> None:
+        self._watch, self._ends = watch, ends
+        self._ended: Tensor | None = None
+        self.first_at: float | None = None
+
+    def restart(self) -> None:
+        """Forget the rows seen so far."""
+        self._ended = None
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        if self.first_at is None:
+            self.first_at = self._watch.now()
+        now = torch.isin(input_ids[:, -1], self._ends)
+        self._ended = now if self._ended is None else self._ended | now
+        half = 2 * self._ended.sum() >= len(input_ids)
+        return half.expand(len(input_ids))
+
+
+def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Decoded]:
+    """Prefill and decode a batch; adds to `watch` under `prefill` and `decode`.
+
+    Args:
+        model: a LLaVA model of transformers.
+        prompts: B spliced prompts.
+        run: generation settings; sampling leaves the caller's random state as it is.
+        watch: gets the seconds up to the first token and those after it.
+
+    Raises:
+        InputError: logits that are NaN or infinite.
+    """
+    start = watch.now()
+    embeddings, mask, positions = left_pad(prompts)
+    ends = torch.tensor(ends_of(model), dtype=torch.long, device=embeddings.device)
+    watcher = _Watcher(watch, ends)
+    chooser = Chooser(run, [prompt.seed for prompt in prompts], embeddings.device)
+    limits = [min(run.max_new_tokens, prompt.room or run.max_new_tokens) for prompt in prompts]
+    rows = _in_rounds(model, embeddings, mask, positions, limits, watcher, chooser)
+    if chooser.finite is not None and not chooser.finite:
+        raise InputError(
+            "the language model's scores are not finite",
+            "float16 may have overflowed: try --dtype bfloat16 or float32; otherwise fetch the checkpoint again",
+        )
+    end = watch.now()
+    first = watcher.first_at if watcher.first_at is not None else end
+    watch.add("prefill", first - start)
+    watch.add("decode", end - first)
+    return [Decoded(ids, ids[-1] in ends_of(model)) for ids in rows]
+
+
+def _in_rounds(
+    model: Any,
+    embeddings: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    limits: Sequence[int],
+    watcher: _Watcher,
+    chooser: Chooser,
+) -> list[list[int]]:
+    """Generate in rounds: after each, the rows that have ended, or are as long as their limit, leave the cache.
+
+    Returns:
+        The ids of each row, with the end token where there is one.
+    """
+    cache = DynamicCache(config=model.config.get_text_config())
+    prompt: dict[str, Tensor] = {"inputs_embeds": embeddings}
+    rows: list[list[int]] = [[] for _ in embeddings]
+    alive, fed = list(range(len(rows))), 0
+    while alive:
+        done, shortest = len(rows[alive[0]]), min(limits[row] for row in alive)
+        watcher.restart()
+        chooser.restart(alive, done - fed)
+        generated = model.generate(
+            **prompt,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            generation_config=GenerationConfig(max_new_tokens=shortest - done, do_sample=False),
+            stopping_criteria=[watcher],
+            logits_processor=[chooser],
+        )[:, fed:]
+        steps = generated.shape[1]
+        for row, ids in zip(alive, generated.tolist(), strict=True):
+            rows[row] += _until_end(ids, ends_of(model))
+        ends = ends_of(model)
+        stay = [i for i, row in enumerate(alive) if rows[row][-1] not in ends and len(rows[row]) < limits[row]]
+        if not stay:
+            break
+        alive = [alive[i] for i in stay]
+        kept = torch.tensor(stay)  # on the CPU, since each layer's cache is on its layer's device
+        cache.batch_select_indices(kept)
+        # The last token has no place in the cache yet: it is what the next round begins with.
+        prompt, fed = {"input_ids": generated[kept, -1:]}, 1
+        mask = torch.cat([mask[kept], mask.new_ones(len(stay), steps)], dim=1)
+        positions = positions[kept, -1:] + steps
+    return rows
+
+
+def ends_of(model: Any) -> list[int]:
+    """Ids of the tokens that end an answer."""
+    eos: int | list[int] | None = model.generation_config.eos_token_id
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]
+
+
+def _until_end(ids: list[int], ends: list[int]) -> list[int]:
+    """Rows that ended before the round did are padded: cut behind the first end token."""
+    return next((ids[: place + 1] for place, token in enumerate(ids) if token in ends), ids)
