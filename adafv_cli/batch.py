@@ -118,7 +118,7 @@ def batch(
     everything = {"input": source} | all_settings(load_settings, run_settings, flags)
     with launch:
         with ExitStack() as stack:
-            alone = partial(flags.log, stack, keys, recorded, streams, "model, keep and pruner")
+            alone = partial(flags.log, stack, keys, recorded, streams)
             log, found = launch.log(stack, order, alone, streams)
             questions = Questions(lines, world.share(shard), found.done, keys, [setting])
             job = Run(

@@ -178,7 +178,7 @@ def sweep(
     own = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(sweep).items()}
     own |= {"input": source, "keep": run.keep, "pruner": run.pruner, "positions": run.positions}
     with ExitStack() as stack:
-        log = flags.log(stack, keys, recorded, streams, "the model")
+        log = flags.log(stack, keys, recorded, streams)
         questions = Questions(
             lines, shard, log.found.done if log is not None else {}, keys, [Setting.of(one) for one in runs]
         )

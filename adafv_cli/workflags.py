@@ -117,9 +117,7 @@ class WorkFlags:
         if plot is not None:
             check_figure("--plot", plot, force=self.force)
 
-    def log(
-        self, stack: ExitStack, keys: Keys, settings: Mapping[str, Any], streams: Streams, compared: str
-    ) -> Log | None:
+    def log(self, stack: ExitStack, keys: Keys, settings: Mapping[str, Any], streams: Streams) -> Log | None:
         """Open the log of the answers until the stack ends, and compare it with what they are to be made with.
 
         Args:
@@ -127,7 +125,6 @@ class WorkFlags:
             keys: by what answers are told apart.
             settings: of this run.
             streams: where to say that not all could be compared.
-            compared: what is compared when only the answers are left to compare with.
 
         Raises:
             UsageError, InputError: it cannot be written, or not gone on with.
@@ -137,7 +134,7 @@ class WorkFlags:
         log = stack.enter_context(Log(self.file, resume=self.resume, force=self.force, keys=keys))
         log.check(settings)
         if log.found.first is not None and not log.settings_path.exists():
-            streams.note(f"{log.settings_path.name} is gone: only {compared} could be compared")
+            streams.note(f"{log.settings_path.name} is gone: only what the answers say could be compared")
         return log
 
     @property

@@ -184,7 +184,34 @@ def test_settings_are_compared_with_the_lines_when_their_file_is_gone(
     assert "(keep: 25% in the file, 64 asked; pruner: adafv in the file, uniform asked)" in done.stderr
     done = again(path, out, "--seed", "5")
     assert done.code == 0
-    assert "note: answers.jsonl.settings.json is gone: only model, keep and pruner could be compared" in done.stderr
+    assert "note: answers.jsonl.settings.json is gone: only what the answers say could be compared" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setup", "flags", "part"),
+    [
+        (None, ("--crop-budget", "each"), "crop_budget: joint in the file, each asked"),
+        (None, ("--pad",), "pad: False in the file, True asked"),
+        (None, ("--system", "Be brief."), "system: None in the file, Be brief. asked"),
+        (None, ("--protocol", "published"), "protocol: None in the file, published asked"),
+        ({"crop_budget": "each"}, (), "crop_budget: each in the file, joint asked"),
+        ({"system": "vicuna"}, (), "system: vicuna in the file, None asked"),
+        ({"protocol": "published", "pad": True}, ("--pad",), "protocol: published in the file, None asked"),
+        ({"pad": True}, ("--no-pad",), "pad: True in the file, False asked"),
+        ({"crop_budget": "each", "pad": True, "system": "vicuna"}, ("--crop-budget", "each", "--system", "vicuna"), ""),
+        ({"protocol": "published", "pad": True, "system": "vicuna"}, ("--protocol", "published"), ""),
+    ],
+)
+def test_how_questions_were_asked_is_compared_with_the_lines(
+    tmp_path: Path, model: FakeBatchModel, out: Path, setup: dict[str, Any] | None, flags: tuple[str, ...], part: str
+) -> None:
+    adafv("batch", questions(tmp_path, asking(1)), "-o", str(out))
+    out.with_name(out.name + ".settings.json").unlink()
+    if setup is not None:
+        out.write_text(json.dumps(json.loads(out.read_text()) | {"setup": setup}) + "\n")
+    done = again(questions(tmp_path, asking(1), asking(2)), out, *flags)
+    assert done.code == (2 if part else 0), done.stderr
+    assert part in done.stderr
 
 
 def test_settings_that_change_no_answer_may_change(tmp_path: Path, model: FakeBatchModel, out: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from adafv.chat_templates import system_name
 from adafv.errors import cut
+from adafv.setup import Setup
 from adafv_cli.exits import UsageError
 from adafv_cli.files import status, write_json, written_into
 
@@ -92,11 +95,25 @@ def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -
         settings: of this run.
     """
     left = settings_in(path)
-    served = (first.get("latency_s") or {}).get("server") is not None
-    recorded = {"engine": "server" if served else "transformers"}
-    recorded |= {name: first[key] for name, key in _IN_LINES.items() if key in first} | (_BEFORE | left if left else {})
+    recorded = _in_answer(first, settings) | (_BEFORE | left if left else {})
     return [
         f"{name}: {recorded[name]} in the file, {value} asked"
         for name, value in settings.items()
         if name in recorded and recorded[name] != value
     ]
+
+
+def _in_answer(first: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect the settings that an answer tells, in the words of `settings` where both say the same."""
+    served = (first.get("latency_s") or {}).get("server") is not None
+    told = {"engine": "server" if served else "transformers"}
+    told |= {name: first[key] for name, key in _IN_LINES.items() if key in first}
+    setup = asdict(Setup()) | (first.get("setup") or {})
+    told["protocol"] = setup["protocol"]
+    if setup["protocol"] is None:  # which else decides over the rest
+        told["crop_budget"] = setup["crop_budget"]
+        same = system_name(settings.get("system")) == setup["system"]
+        told["system"] = settings.get("system") if same else setup["system"]
+        if settings.get("pad") is not None:  # a checkpoint can ask for padding itself
+            told["pad"] = setup["pad"]
+    return told
