@@ -15,7 +15,7 @@ import typer
 from adafv import __version__, pruners
 from adafv.benchmark_files.base import Benchmark
 from adafv.errors import AdaFVError, shown
-from adafv.quality.metrics import METRICS
+from adafv.quality.metrics import GROUPED_BY, METRICS
 from adafv.quality.reference import Reference
 from adafv.settings import Positions, RunSettings
 from adafv.streaming.runs import blind, grid
@@ -128,7 +128,7 @@ class SweepFlags:
             raise UsageError(what, "give points of percent: 1 lets accuracy fall from 80 to 79")
         official = benchmark is not None and self.metric == "auto"
         metric = benchmark.metric if benchmark is not None and official else self.metric
-        by = benchmark.by if benchmark is not None and self.by is None else self.by
+        by = self.by or (benchmark.by if benchmark is not None else None) or GROUPED_BY.get(metric)
         return Wanted(metric, self.tolerance, by, self.plot, output.as_json, self._reference(runs), self.floors)
 
     def _reference(self, runs: Sequence[RunSettings]) -> Reference | None:

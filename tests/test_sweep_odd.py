@@ -48,6 +48,15 @@ def test_a_key_that_no_line_has(tmp_path: Path, model: FakeBatchModel) -> None:
     assert said not in sweep(tmp_path, [asking(0, kinds="x"), asking(1)], "--by", "kinds").stderr
 
 
+def test_mme_sums_by_category_on_any_lines(tmp_path: Path, model: FakeBatchModel) -> None:
+    lines = [asking(n, answer="yes", category="count") for n in range(4)]
+    points = answers(sweep(tmp_path, lines, "--metric", "mme").stdout)
+    assert [set(point["scores"]) for point in points] == [{"perception", "accuracy+"}] * len(points)
+    assert set(points[0]["groups"]) == {"count"}
+    bare = [{name: value for name, value in line.items() if name != "category"} for line in lines]
+    assert "note: --by: no line has the key 'category'\n" in sweep(tmp_path, bare, "--metric", "mme").stderr
+
+
 @pytest.mark.parametrize("known", [{"answer": "cat"}, {}])
 def test_where_the_unpruned_model_fails_there_is_still_a_table_and_a_curve(known: dict[str, str]) -> None:
     found = points(filled([(known, [None, "cat", "dog"])] * 4))

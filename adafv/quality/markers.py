@@ -28,11 +28,13 @@ class Marker:
         mark: `(answer, reference)`, from 0 to 1.
         answers: makes of a reference what may be said and is worth anything, written alike where it is worth the same;
             `None` where nearness counts, or several answers together.
+        by: the key of the metadata that the rule's own score is summed up by.
     """
 
     reference: Callable[[Metadata], Any]
     mark: Callable[[str, Any], float]
     answers: Callable[[Any], list[str]] | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ MARKERS: dict[str, Marker] = {
     "mmbench": Marker(
         choice, lambda text, right: float(option_said(text, right.options or _LETTERS[:4]) == right.letter)
     ),
-    "mme": Marker(_label, mme, lambda label: [label]),
+    "mme": Marker(_label, mme, lambda label: [label], by="category"),
     "gqa": Marker(lambda metadata: [one.lower() for one in given(metadata) or []] or None, gqa, list),
     "textvqa": Marker(given, textvqa, lambda people: [textvqa_words(one) for one in people]),
     "anls": Marker(given, anls),

@@ -13,6 +13,7 @@ from adafv.quality.official import vqa_sides
 METRICS = ("auto", "exact", "vqa", "yes-no", *MARKERS)
 KEYS = ("answers", "answer", "label")  # of a question's metadata; the first that says something counts
 
+GROUPED_BY = {name: marker.by for name, marker in MARKERS.items()}  # the key that a metric needs questions grouped by
 _ANSWERS_OF_VQA = 10
 _DEEPEST = 5  # lists in lists
 
