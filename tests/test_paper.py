@@ -12,6 +12,7 @@ import pytest
 from adafv.records import Question
 from adafv.settings import RunSettings
 from benchmarks import paper
+from benchmarks.paper_tables import FILES, MODELS, PUBLISHED
 from tests import benchmark_forms as forms
 from tests.batch_fakes import FakeBatchModel, install
 from tests.cli_fakes import adafv
@@ -93,7 +94,19 @@ def test_a_first_look_says_that_it_is_one(
 
 
 def test_published_figures_have_their_source() -> None:
-    known = set(paper.PUBLISHED["sources"])
-    for one in paper.PUBLISHED["figures"]:
-        assert one["source"] in known and one["model"] in paper.MODELS
-        assert set(one) - {"model", "pruner", "source"} <= set(paper.FILES)
+    known = set(PUBLISHED["sources"])
+    for one in PUBLISHED["figures"]:
+        assert one["source"] in known and one["model"] in MODELS
+        assert set(one) - {"model", "setting", "source"} <= set(FILES)
+
+
+def test_published_figures_of_pruned_models_stand_beside_ours(data: Path, ran: list[Sequence[str]]) -> None:
+    model = "llava-hf/llava-v1.6-vicuna-7b-hf"
+    assert main(data, ran, "--models", model, "--benchmarks", "gqa", "--keep", "288", "--go-on") == 0
+    rows = (data.parent / "out" / "paper.md").read_text().splitlines()
+    of = [row for row in rows if row.startswith("| ")]
+    assert [row.split(" |")[0] for row in of] == [
+        "| setting", "| *unpruned, published*", "| *unpruned (AdaV), published*", "| *adafv 720, published*",
+        "| *adafv 288, published*", "| *adafv 144, published*", "| unpruned", "| adafv 288",
+    ]  # fmt: skip
+    assert of[4] == "| *adafv 288, published* | 60.65 | |"

@@ -106,7 +106,7 @@ def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -
 def _in_answer(first: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the settings that an answer tells, in the words of `settings` where both say the same."""
     served = (first.get("latency_s") or {}).get("server") is not None
-    told = {"engine": "server" if served else "transformers"}
+    told: dict[str, Any] = {"engine": "server" if served else "transformers"}
     told |= {name: first[key] for name, key in _IN_LINES.items() if key in first}
     setup = asdict(Setup()) | (first.get("setup") or {})
     told["protocol"] = setup["protocol"]
