@@ -31,6 +31,7 @@ class Kept:
         into, shares: (N,) int64 and float32, the candidate that each of the image's goes into, -1 for none, and what
             it is of the mean there; where the pruner merges.
         pruned: whether anything was left out.
+        shared: whether they were chosen for another question about the image, which is charged with it.
     """
 
     tokens: Tensor
@@ -40,6 +41,7 @@ class Kept:
     into: Tensor | None = None
     shares: Tensor | None = None
     pruned: bool = field(default=True, kw_only=True)
+    shared: bool = field(default=False, kw_only=True)
 
     @classmethod
     def everything(cls, image: ImageEncoding) -> Kept:
@@ -66,7 +68,8 @@ def choose(
     """Choose the tokens that are kept of B requests' images; adds to `watch` under `score` and `prune`.
 
     Requests with the same budget are pruned together, those of `auto` scored together before it is known; where the
-    budget covers everything nothing is scored.
+    budget covers everything nothing is scored. Where the pruner goes by the image alone, it is asked once for all
+    requests about it.
 
     Args:
         requests: each answered under `Request.settings`.
@@ -87,7 +90,10 @@ def choose(
         if keep is not None:
             budgets.setdefault(None if own.budget.held else keep, []).append(number)
     for budget, numbers in budgets.items():
-        some, reads = [requests[i] for i in numbers], pruners.get(run.pruner).reads
+        pruner = pruners.get(run.pruner)
+        alike = _alike(requests, numbers, by_image=pruner.by_image and budget is not None)
+        numbers, reads = list(alike), pruner.reads
+        some = [requests[i] for i in numbers]
         with watch.span("score"):
             reads = reads if budget is not None else reads | auto_budget.READS
             seeds = [request.seed(run.seed) for request in some]
@@ -98,8 +104,21 @@ def choose(
             selected = list(_selected(evidence, keeps, run))
         for rows, selection in selected:
             for place, row in enumerate(rows):
-                kept[numbers[row]] = Kept.chosen(some[row].image, selection, place)
+                first = numbers[row]
+                kept[first] = Kept.chosen(some[row].image, selection, place)
+                for other in alike[first]:
+                    kept[other] = replace(kept[first], shared=True)
     return kept
+
+
+def _alike(requests: Sequence[Request], numbers: Sequence[int], *, by_image: bool) -> dict[int, list[int]]:
+    """Find for each request that is to be pruned those that get the same tokens; none where not `by_image`."""
+    firsts: dict[int, int] = {}
+    alike: dict[int, list[int]] = {}
+    for number in numbers:
+        first = firsts.setdefault(id(requests[number].image), number) if by_image else number
+        alike.setdefault(first, []).extend([] if first == number else [number])
+    return alike
 
 
 def evidence_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,8 @@ class ImageEncoding:
         grids: (rows, columns) of the patch grids that the candidates make up, in order.
         keys: (N, C'), key projections of the vision layer that saliency reads, where they were asked for; those of
             interpolated candidates are interpolated alike.
+        cosines: (N, N) float32 of every two candidates' `tokens` or `features`, where a pruner has asked for them and
+            there are several questions about the image, which share them. A stream clears them with each batch.
     """
 
     packed: Tensor
@@ -54,6 +56,7 @@ class ImageEncoding:
     crops: int
     grids: tuple[Grid, ...]
     keys: Tensor | None = None
+    cosines: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def visual(self) -> int:
@@ -77,16 +80,16 @@ class ImageEncoding:
 
     @property
     def bytes(self) -> int:
-        """Memory that its tensors take."""
+        """Memory that its tensors take, without its cosines."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def to(self, device: torch.device) -> ImageEncoding:
-        """Move it to another device."""
+        """Move it to another device, without its cosines."""
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return replace(self, **moved)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All its tensors, by field."""
+        """All its tensors, by field; cosines, which can be had anew, are not among them."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}

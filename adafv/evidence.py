@@ -40,6 +40,7 @@ class Evidence:
             row: one for LLaVA-1.5; for LLaVA-NeXT the thumbnail's, then the unpadded mosaic's, of all tiles
             together. What lies beside what, and where a grid ends, is told by these, not by `crop` and `cell`.
         seeds: per image, for pruners that draw.
+        cosines: per image, `ImageEncoding.cosines` where it is there more than once, otherwise `None`.
 
     What a pruner does not read (`Pruner.reads`) may be empty: T = 0, D = 0, C = 0 or C' = 0.
     """
@@ -58,6 +59,7 @@ class Evidence:
     num_crops: tuple[int, ...]
     grids: tuple[tuple[Grid, ...], ...]
     seeds: tuple[int, ...]
+    cosines: tuple[dict[str, Tensor] | None, ...]
 
     @classmethod
     def of_scores(cls, saliency: Tensor, similarity: Tensor, crop: Tensor | None = None) -> Evidence:
@@ -86,6 +88,7 @@ class Evidence:
             num_crops=(1,) * batch if crop is None else tuple((crop.amax(dim=1) + 1).tolist()),
             grids=(((1, visual),),) * batch,
             seeds=(0,) * batch,
+            cosines=(None,) * batch,
         )
 
     def on_cpu(self) -> Evidence:

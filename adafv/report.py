@@ -34,7 +34,7 @@ def reported(
     """
     tokens, packed = token_counts(request, outcome), len(request.image.packed)
     crops = request.image.crops if request.cost is not None else 0
-    score = _selection_flops(request, tokens, run, accountant) if outcome.kept.pruned else 0
+    score = _selection_flops(request, tokens, run, accountant) if outcome.kept.pruned and not outcome.kept.shared else 0
     return replace(
         answer,
         text=text,

@@ -65,17 +65,22 @@ class Pruner:
             `keys`. What it does not look at is neither computed nor charged.
         flops: cost of selecting for one image, in closed form; a merger's has `adafv.flops.merge` in it. The similarity
             matrix is counted separately, as `score`.
+        by_image: whether it goes by the image alone: all questions about one get the same tokens, which are chosen once
+            for those that are answered together.
     """
 
     select: Callable[[Evidence, int], Selection]
     reads: Set[str] = frozenset()
     flops: Callable[[Work], int] = _nothing
+    by_image: bool = False
 
     def __post_init__(self) -> None:
         unknown = set(self.reads) - READABLE
         if unknown:
             what = f"a pruner reads {', '.join(sorted(unknown))}, which is no part of the evidence"
             raise InputError(what, f"choose from {', '.join(sorted(READABLE))}")
+        if self.by_image and "text" in self.reads:
+            raise InputError("a pruner reads text, and goes by the image alone", "leave by_image out")
 
     def __call__(self, evidence: Evidence, keep: int) -> Selection:
         """Choose."""

@@ -14,4 +14,4 @@ def select(evidence: Evidence, keep: int) -> Selection:
     return Selection(torch.empty(len(evidence.seeds), 0, dtype=torch.long, device=device))
 
 
-PRUNER = Pruner(select)
+PRUNER = Pruner(select, by_image=True)

@@ -27,7 +27,7 @@ from torch import Tensor
 from adafv import flops
 from adafv.evidence import Evidence
 from adafv.pruners import Pruner, Work
-from adafv.pruners.greedy import Taken, columns_of, cosine_matrices, rows_of, select_greedily
+from adafv.pruners.greedy import Taken, columns_of, cosines_of, rows_of, select_greedily
 
 OFFSET = 1e-6  # keeps the least relevant token in the running
 SPANNED = 1e-5  # of a token's own share of the kernel, several times what float32 makes of its cosines
@@ -36,7 +36,7 @@ SPANNED = 1e-5  # of a token's own share of the kernel, several times what float
 def order(evidence: Evidence, keep: int) -> Tensor:
     """Order tokens as they are taken: (B, keep) int64."""
     relevance = scaled_relevance(evidence)
-    cosine = cosine_matrices(evidence.tokens, evidence.lengths)
+    cosine = cosines_of(evidence, "tokens")
     own = relevance.square() * cosine.diagonal(dim1=1, dim2=2)
     residual = own.clone()  # what each token would add: the square of its part that kept tokens do not span
     factor = residual.new_zeros(len(residual), keep, residual.shape[1])

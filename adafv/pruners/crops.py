@@ -171,6 +171,7 @@ def _rows(evidence: Evidence, crops: Sequence[_Crop], *, rescore: bool) -> Evide
         num_crops=(1,) * len(crops),
         grids=tuple((crop.grid,) for crop in crops),
         seeds=tuple(evidence.seeds[crop.image] + crop.number for crop in crops),
+        cosines=(None,) * len(crops),  # those of an image are of all its crops together
     )
 
 

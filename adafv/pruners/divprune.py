@@ -22,12 +22,12 @@ from torch import Tensor
 from adafv import flops
 from adafv.evidence import Evidence
 from adafv.pruners import Pruner
-from adafv.pruners.greedy import Taken, cosine_matrices, rows_of, select_greedily
+from adafv.pruners.greedy import Taken, cosines_of, rows_of, select_greedily
 
 
 def order(evidence: Evidence, keep: int) -> Tensor:
     """Order tokens as they are taken: (B, keep) int64."""
-    distance = cosine_matrices(evidence.tokens, evidence.lengths, outside=-torch.inf).neg_().add_(1)
+    distance = cosines_of(evidence, "tokens", outside=-torch.inf).neg_().add_(1)
     distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # no token is its own neighbour
     taken = Taken(evidence.valid, keep)
     # Over rows and columns, so that two tokens that are nearest to each other tie whatever the rounding.
@@ -43,4 +43,5 @@ PRUNER = Pruner(
     partial(select_greedily, order),
     reads=frozenset({"tokens"}),
     flops=lambda work: flops.cosine_matrix(work.visual, work.hidden),
+    by_image=True,
 )

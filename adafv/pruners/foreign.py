@@ -51,7 +51,7 @@ def load(point: EntryPoint) -> Pruner:
     def counted(work: Work) -> int:
         return int(inner.flops(work))
 
-    return Pruner(checked, inner.reads, partial(_called, where, counted))
+    return Pruner(checked, inner.reads, partial(_called, where, counted), inner.by_image)
 
 
 def _called(where: str, function: Callable[..., _T], *args: object) -> _T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -41,7 +41,22 @@ def portions(lengths: tuple[int, ...], pairs: int) -> Iterator[slice]:
             start = stop
 
 
-def cosine_matrices(vectors: Tensor, lengths: tuple[int, ...], outside: float = 0.0, above: int = 0) -> Tensor:
+def cosines_of(evidence: Evidence, name: str, outside: float = 0.0, above: int = 0) -> Tensor:
+    """Cosines of every two `tokens` or `features` of each image, as `cosine_matrices` has them.
+
+    Where an image is there for several questions, they are computed for the first, and kept for the others.
+    """
+    return cosine_matrices(getattr(evidence, name), evidence.lengths, outside, above, evidence.cosines, name)
+
+
+def cosine_matrices(
+    vectors: Tensor,
+    lengths: tuple[int, ...],
+    outside: float = 0.0,
+    above: int = 0,
+    known: Sequence[dict[str, Tensor] | None] = (),
+    name: str = "",
+) -> Tensor:
     """Cosines of every two tokens of each image, in float32.
 
     Each image is multiplied at its own length, so that no padding changes how a product is rounded. What is within
@@ -52,6 +67,8 @@ def cosine_matrices(vectors: Tensor, lengths: tuple[int, ...], outside: float = 
         lengths: tokens of each image, of which the largest is N; what lies behind them is not looked at.
         outside: for pairs with padding.
         above: rows of zeros that come first, for something else.
+        known: of each image, where cosines are looked up and kept under `name`, if anywhere.
+        name: of these vectors.
 
     Returns:
         (B, above + N, N) float32.
@@ -59,8 +76,14 @@ def cosine_matrices(vectors: Tensor, lengths: tuple[int, ...], outside: float = 
     most = max(lengths)
     matrices = torch.empty(len(lengths), above + most, most, dtype=torch.float32, device=vectors.device)
     matrices[:, :above] = 0
-    for matrix, rows, length in zip(matrices[:, above:], vectors, lengths, strict=True):
-        _gram(padded_unit_rows(rows[:length]), matrix[:length, :length])
+    kept = known or (None,) * len(lengths)
+    for matrix, rows, length, own in zip(matrices[:, above:], vectors, lengths, kept, strict=True):
+        if own is not None and name in own:
+            matrix[:length, :length] = own[name]
+        else:
+            _gram(padded_unit_rows(rows[:length]), matrix[:length, :length])
+        if own is not None and name not in own:
+            own[name] = matrix[:length, :length].clone()
         matrix[length:] = outside
         matrix[:, length:] = outside
     return matrices

@@ -23,7 +23,7 @@ from adafv import flops
 from adafv.evidence import Evidence
 from adafv.pruners import Pruner, Work
 from adafv.pruners.coverage import Coverage
-from adafv.pruners.greedy import Taken, cosine_matrices, select_greedily
+from adafv.pruners.greedy import Taken, cosines_of, select_greedily
 
 TEXT_TEMPERATURE, VISION_TEMPERATURE = 0.02, 0.2
 VISION_WEIGHT = 0.5
@@ -44,7 +44,7 @@ def rows_to_cover(evidence: Evidence) -> Tensor:
     The question's own tokens are spread over the candidates, and each candidate over the others and itself.
     """
     texts = evidence.cosine.shape[1]
-    rows = cosine_matrices(evidence.features, evidence.lengths, above=texts)
+    rows = cosines_of(evidence, "features", above=texts)
     words = evidence.question_mask.sum(dim=1).clamp(min=1)
     for row, cosine, count, length in zip(rows, evidence.cosine, words, evidence.lengths, strict=True):
         row[:texts, :length] = (cosine[:, :length] / TEXT_TEMPERATURE).softmax(dim=-1) / count

@@ -13,4 +13,4 @@ def select(evidence: Evidence, keep: int) -> Selection:
     return Selection(torch.arange(keep, device=evidence.saliency.device).expand(len(evidence.seeds), -1))
 
 
-PRUNER = Pruner(select)
+PRUNER = Pruner(select, by_image=True)

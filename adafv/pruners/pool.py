@@ -51,4 +51,4 @@ def _cells(offset: int, grid: Grid, share: int) -> list[int]:
     return places
 
 
-PRUNER = Pruner(select, flops=lambda work: flops.merge(work.visual, work.hidden))
+PRUNER = Pruner(select, flops=lambda work: flops.merge(work.visual, work.hidden), by_image=True)

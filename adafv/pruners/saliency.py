@@ -16,4 +16,4 @@ def select(evidence: Evidence, keep: int) -> Selection:
     return Selection(saliency_ranking(evidence, keep).sort(dim=1).values)
 
 
-PRUNER = Pruner(select)
+PRUNER = Pruner(select, by_image=True)

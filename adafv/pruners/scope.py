@@ -20,14 +20,14 @@ from adafv import flops
 from adafv.evidence import Evidence
 from adafv.pruners import Pruner, Work
 from adafv.pruners.coverage import Coverage
-from adafv.pruners.greedy import Taken, cosine_matrices, select_greedily
+from adafv.pruners.greedy import Taken, cosines_of, select_greedily
 
 GRID = 2.0**36  # for up to 2^17 rows
 
 
 def order(evidence: Evidence, keep: int) -> Tensor:
     """Order tokens as they are taken: (B, keep) int64."""
-    coverage = Coverage(cosine_matrices(evidence.features, evidence.lengths).clamp_(min=0), GRID)
+    coverage = Coverage(cosines_of(evidence, "features").clamp_(min=0), GRID)
     taken = Taken(evidence.valid, keep)
     for _ in range(keep):
         coverage.add(taken.take(evidence.saliency * coverage.gains))
@@ -38,4 +38,4 @@ def _flops(work: Work) -> int:
     return flops.cosine_matrix(work.visual, work.features) + flops.coverage(work.visual, work.visual, work.keep)
 
 
-PRUNER = Pruner(partial(select_greedily, order, alone=True), reads=frozenset({"features"}), flops=_flops)
+PRUNER = Pruner(partial(select_greedily, order, alone=True), reads=frozenset({"features"}), flops=_flops, by_image=True)

@@ -57,4 +57,4 @@ def middle(index: int, parts: int, length: int) -> int:
     return (2 * index + 1) * length // (2 * parts)
 
 
-PRUNER = Pruner(select)
+PRUNER = Pruner(select, by_image=True)

@@ -62,4 +62,4 @@ def _flops(work: Work) -> int:
     return 2 * others * contextual * work.keys + flops.merge(work.visual, work.hidden)
 
 
-PRUNER = Pruner(select, reads=frozenset({"keys"}), flops=_flops)
+PRUNER = Pruner(select, reads=frozenset({"keys"}), flops=_flops, by_image=True)

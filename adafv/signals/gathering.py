@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from adafv.encoding import ImageEncoding
 from adafv.errors import InputError
 from adafv.evidence import Evidence
-from adafv.signals.similarity import cosines, text_to_image
+from adafv.signals.similarity import cosines, padded_unit_rows, text_to_image
 
 
 def gather_evidence(
@@ -41,9 +41,15 @@ def gather_evidence(
     saliency = _padded([image.saliency for image in images])
     cosine = saliency.new_zeros(len(images), max(map(len, texts)), saliency.shape[1])
     similarity, question = torch.zeros_like(cosine), torch.zeros_like(cosine[..., 0], dtype=torch.bool)
-    for row, (image, text, (first, end)) in enumerate(zip(images, texts, spans, strict=True)):
-        if len(text):
-            matched = cosines(text, image.tokens)
+    shared = _rows_of_each(images)
+    for rows in shared.values():
+        image = images[rows[0]]
+        visual = padded_unit_rows(image.tokens if "text" in reads else image.tokens[:0])
+        for row in rows:
+            text, (first, end) = texts[row], spans[row]
+            if not len(text):
+                continue
+            matched = cosines(text, visual)[:, : image.visual]
             cosine[row, : len(text), : image.visual] = matched
             similarity[row, : len(text), : image.visual] = text_to_image(matched)
             question[row, slice(first, end) if first < end else slice(len(text))] = True
@@ -62,7 +68,16 @@ def gather_evidence(
         num_crops=tuple(image.crops for image in images),
         grids=tuple(image.grids for image in images),
         seeds=tuple(seeds),
+        cosines=tuple(image.cosines if len(shared[id(image)]) > 1 else None for image in images),
     )
+
+
+def _rows_of_each(images: Sequence[ImageEncoding]) -> dict[int, list[int]]:
+    """Find the rows of each image: the same object, however often it is there."""
+    rows: dict[int, list[int]] = {}
+    for row, image in enumerate(images):
+        rows.setdefault(id(image), []).append(row)
+    return rows
 
 
 def _padded(rows: list[Tensor]) -> Tensor:

@@ -31,12 +31,12 @@ def cosines(text: Tensor, visual: Tensor) -> Tensor:
 
     Args:
         text: (T, D), the language model's input embeddings of the text after the image placeholder.
-        visual: (N, D), the projected visual tokens of all crops.
+        visual: (at least N, D), `padded_unit_rows` of the projected visual tokens of all crops.
 
     Returns:
-        (T, N) float32.
+        (T, at least N) float32, zero behind the N of them.
     """
-    return (padded_unit_rows(text) @ padded_unit_rows(visual).T)[: len(text), : len(visual)]
+    return (padded_unit_rows(text) @ visual.T)[: len(text)]
 
 
 def text_to_image(cosine: Tensor) -> Tensor:

@@ -85,6 +85,8 @@ class Scheduler:
 
             went = self._in_parts(asked, self._attempt(run), partial(self._give_up, run=run))
             roomy = went and self._model.pipeline.has_room() and roomy
+        for one in encoded:
+            one.encoding.cosines.clear()
         self._runs.append(self._runs.pop(0))
         if roomy and encoded and len(batch) == self._stats.batch_size:
             self._stats.batch_size = min(self._largest, 2 * self._stats.batch_size)
