@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +24,8 @@ class Spliced:
         seed: of the tokens that are drawn for it, where any are.
         room: tokens that may be generated for it before the model's context is full; `None` where it has no end.
         strikes: how often a server has died while it was at this prompt.
+        head: tokens at its start that prompts with an equal `alike` begin with as well; fewer than all.
+        alike: names the head; `None` where no other prompt is known to have it.
     """
 
     embeddings: Tensor
@@ -31,6 +33,8 @@ class Spliced:
     seed: int = 0
     room: int | None = None
     strikes: int = 0
+    head: int = 0
+    alike: Hashable | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ class Decoded:
     """What was generated for one prompt: token ids with the end token, and whether there was one.
 
     `server_s` is how long another process had the prompt, its queue included; `None` where it was answered here.
+    `shared` counts the tokens of its prompt that were prefilled for another prompt of the batch.
     """
 
     ids: list[int]
     stopped: bool
     server_s: float | None = None
+    shared: int = 0
 
 
 class Decoder(Protocol):
@@ -77,3 +83,18 @@ def splice(before: Tensor, visual: Tensor, after: Tensor, places: Tensor, unprun
         tail = len(before) + unpruned + torch.arange(len(after), device=embeddings.device)
         positions = torch.cat([positions[: len(before)], len(before) + places, tail])
     return Spliced(embeddings, positions)
+
+
+def left_pad(prompts: Sequence[Spliced]) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings (B, L, D), attention mask (B, L) and positions (B, L), padded in front so that all end together."""
+    longest = max(len(prompt.embeddings) for prompt in prompts)
+    first = prompts[0].embeddings
+    embeddings = first.new_zeros(len(prompts), longest, first.shape[1])
+    mask = torch.zeros(len(prompts), longest, dtype=torch.long, device=first.device)
+    positions = torch.zeros_like(mask)
+    for row, prompt in enumerate(prompts):
+        start = longest - len(prompt.embeddings)
+        embeddings[row, start:] = prompt.embeddings
+        mask[row, start:] = 1
+        positions[row, start:] = prompt.positions
+    return embeddings, mask, positions

@@ -164,9 +164,12 @@ def cholesky(tokens: int, keep: int) -> int:
     return tokens * keep * (keep - 1)
 
 
-def prefill(geometry: TextGeometry, tokens: int) -> int:
-    """Forward of the language model over a prompt of `tokens`, with the LM head at its last position only."""
-    return _forward(geometry, tokens, tokens * tokens, 1)
+def prefill(geometry: TextGeometry, tokens: int, cached: int = 0) -> int:
+    """Forward of the language model over a prompt of `tokens`, with the LM head at its last position only.
+
+    Of the first `cached` of them, keys and values are there already: the others alone are run, and attend to all.
+    """
+    return _forward(geometry, tokens - cached, (tokens - cached) * tokens, 1)
 
 
 def decode(geometry: TextGeometry, prompt_tokens: int, generated: int) -> int:

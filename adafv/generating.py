@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, StoppingCriteria
+from transformers import GenerationConfig, StoppingCriteria
 
 from adafv.decoding import Decoded, Spliced
 from adafv.errors import InputError
+from adafv.prefixes import Start, refusal, start
 from adafv.sampling import Chooser
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
+
+log = logging.getLogger(__name__)
 
 
 class Generating:
@@ -28,6 +32,8 @@ class Generating:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        if why := refusal(model):
+            log.info("questions about one image are prefilled one by one: %s", why)
 
     def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
         """Answer a batch of prompts; raises as `generate` does."""
@@ -38,21 +44,6 @@ def _done(decoded: Decoded) -> Future[Decoded]:
     future: Future[Decoded] = Future()
     future.set_result(decoded)
     return future
-
-
-def left_pad(prompts: Sequence[Spliced]) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings (B, L, D), attention mask (B, L) and positions (B, L), padded in front so that all end together."""
-    longest = max(len(prompt.embeddings) for prompt in prompts)
-    first = prompts[0].embeddings
-    embeddings = first.new_zeros(len(prompts), longest, first.shape[1])
-    mask = torch.zeros(len(prompts), longest, dtype=torch.long, device=first.device)
-    positions = torch.zeros_like(mask)
-    for row, prompt in enumerate(prompts):
-        start = longest - len(prompt.embeddings)
-        embeddings[row, start:] = prompt.embeddings
-        mask[row, start:] = 1
-        positions[row, start:] = prompt.positions
-    return embeddings, mask, positions
 
 
 class _Watcher(StoppingCriteria):  # type: ignore[misc]
@@ -92,13 +83,12 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
     Raises:
         InputError: logits that are NaN or infinite.
     """
-    start = watch.now()
-    embeddings, mask, positions = left_pad(prompts)
-    ends = torch.tensor(ends_of(model), dtype=torch.long, device=embeddings.device)
-    watcher = _Watcher(watch, ends)
-    chooser = Chooser(run, [prompt.seed for prompt in prompts], embeddings.device)
+    began, device = watch.now(), prompts[0].embeddings.device
+    watcher = _Watcher(watch, torch.tensor(ends_of(model), dtype=torch.long, device=device))
+    chooser = Chooser(run, [prompt.seed for prompt in prompts], device)
     limits = [min(run.max_new_tokens, prompt.room or run.max_new_tokens) for prompt in prompts]
-    rows = _in_rounds(model, embeddings, mask, positions, limits, watcher, chooser)
+    begin = start(model, prompts)
+    rows = _in_rounds(model, begin, limits, watcher, chooser)
     if chooser.finite is not None and not chooser.finite:
         raise InputError(
             "the language model's scores are not finite",
@@ -106,28 +96,21 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
         )
     end = watch.now()
     first = watcher.first_at if watcher.first_at is not None else end
-    watch.add("prefill", first - start)
+    watch.add("prefill", first - began)
     watch.add("decode", end - first)
-    return [Decoded(ids, ids[-1] in ends_of(model)) for ids in rows]
+    ends = ends_of(model)
+    return [Decoded(ids, ids[-1] in ends, shared=shared) for ids, shared in zip(rows, begin.shared, strict=True)]
 
 
-def _in_rounds(
-    model: Any,
-    embeddings: Tensor,
-    mask: Tensor,
-    positions: Tensor,
-    limits: Sequence[int],
-    watcher: _Watcher,
-    chooser: Chooser,
-) -> list[list[int]]:
+def _in_rounds(model: Any, begin: Start, limits: Sequence[int], watcher: _Watcher, chooser: Chooser) -> list[list[int]]:
     """Generate in rounds: after each, the rows that have ended, or are as long as their limit, leave the cache.
 
     Returns:
         The ids of each row, with the end token where there is one.
     """
-    cache = DynamicCache(config=model.config.get_text_config())
-    prompt: dict[str, Tensor] = {"inputs_embeds": embeddings}
-    rows: list[list[int]] = [[] for _ in embeddings]
+    cache, mask, positions = begin.cache, begin.mask, begin.positions
+    prompt: dict[str, Tensor] = {"inputs_embeds": begin.embeddings}
+    rows: list[list[int]] = [[] for _ in begin.embeddings]
     alive, fed = list(range(len(rows))), 0
     while alive:
         done, shortest = len(rows[alive[0]]), min(limits[row] for row in alive)

@@ -192,4 +192,11 @@ def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: 
     """Splice the prompt as the language model takes it; `text` is of `Pipeline.embed`."""
     before, original = len(request.prompt.before), run.positions == "original"
     spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(request.image.packed), original)
-    return replace(spliced, seed=request.seed(run.seed), room=room, strikes=request.strikes)
+    return replace(
+        spliced,
+        seed=request.seed(run.seed),
+        room=room,
+        strikes=request.strikes,
+        head=before + len(kept.tokens),
+        alike=(tuple(request.prompt.before), id(kept.tokens)),  # kept tokens of one choice are one tensor
+    )

@@ -146,7 +146,9 @@ class Latency:
 class Flops:
     """Floating-point operations, two per multiply-accumulate, matrix products and attention only.
 
-    `unpruned_total` is what the same engine would have spent on the same answer with every visual token.
+    `unpruned_total` is what the same engine would have spent on the same answer with every visual token. What several
+    questions of a batch share is charged to the first of them, on both sides: an image's encoding, a choice of tokens
+    that goes by the image alone, and the prefill of what their prompts begin with; the others' `prefill` is the rest.
     """
 
     vision: int

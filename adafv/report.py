@@ -33,7 +33,7 @@ def reported(
         peak_bytes: memory that the device took at most, where that is tracked.
     """
     tokens, packed = token_counts(request, outcome), len(request.image.packed)
-    crops = request.image.crops if request.cost is not None else 0
+    crops, shared = request.image.crops if request.cost is not None else 0, outcome.decoded.shared
     score = _selection_flops(request, tokens, run, accountant) if outcome.kept.pruned and not outcome.kept.shared else 0
     return replace(
         answer,
@@ -42,7 +42,14 @@ def reported(
         finish_reason="stop" if outcome.decoded.stopped else "length",
         tokens=tokens,
         latency_s=latency,
-        flops=accountant.flops(tokens, packed=packed, score=score, crops=crops),
+        flops=accountant.flops(
+            tokens,
+            packed=packed,
+            score=score,
+            crops=crops,
+            shared=shared,
+            shared_unpruned=len(request.prompt.before) + packed if shared else 0,
+        ),
         memory_bytes=accountant.memory(tokens, packed=packed, peak=peak_bytes),
     )
 

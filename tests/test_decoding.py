@@ -10,8 +10,8 @@ import torch
 from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 
 import adafv
-from adafv.decoding import Spliced
-from adafv.generating import generate, left_pad
+from adafv.decoding import Spliced, left_pad
+from adafv.generating import generate
 from adafv.sampling import Chooser
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch

@@ -35,7 +35,9 @@ class Accountant:
         vision = flops.VisionGeometry.from_config(config, vision_layers, prefix, features)
         return cls(vision, flops.TextGeometry.from_config(config), bytes_per_value)
 
-    def flops(self, tokens: TokenCounts, *, packed: int, score: int, crops: int) -> Flops:
+    def flops(
+        self, tokens: TokenCounts, *, packed: int, score: int, crops: int, shared: int = 0, shared_unpruned: int = 0
+    ) -> Flops:
         """Count the FLOPs of one answer on its own, without a batch's padding.
 
         Args:
@@ -44,14 +46,16 @@ class Accountant:
             score: of scoring and choosing, as `selection` counts it; 0 where nothing was pruned.
             crops: encoded for this answer: 0 where another one's encoding was shared, for which neither side is then
                 charged, so that `unpruned_total` differs by the pruning alone.
+            shared, shared_unpruned: tokens at the start of the prompt that were prefilled for another one, and those
+                that would have been unpruned; of the rest alone is either side charged then.
         """
 
-        def language(fed: int) -> tuple[int, int]:
-            return flops.prefill(self.text, fed), flops.decode(self.text, fed, tokens.generated)
+        def language(fed: int, cached: int) -> tuple[int, int]:
+            return flops.prefill(self.text, fed, cached), flops.decode(self.text, fed, tokens.generated)
 
         vision = flops.vision(self.vision, crops)
         projector = flops.projector(self.vision, crops * self.vision.patches)
-        prefill, decode = language(tokens.fed)
+        prefill, decode = language(tokens.fed, shared)
         return Flops(
             vision=vision,
             projector=projector,
@@ -59,7 +63,7 @@ class Accountant:
             prefill=prefill,
             decode=decode,
             total=vision + projector + score + prefill + decode,
-            unpruned_total=vision + projector + sum(language(tokens.text + packed)),
+            unpruned_total=vision + projector + sum(language(tokens.text + packed, shared_unpruned)),
         )
 
     def selection(

@@ -17,6 +17,7 @@ from adafv.streaming.backstop import line_error, log_defect
 from adafv.streaming.encoder_cache import EncoderCache, Loaded
 from adafv.streaming.flights import Flights
 from adafv.streaming.prefetching import Prefetcher
+from adafv.streaming.runs import begins_alike
 from adafv.streaming.tickets import Encoded, Ticket
 
 _Part = TypeVar("_Part")
@@ -53,18 +54,15 @@ class Scheduler:
         self._model, self._runs = model, list(runs)
         self._cache, self._prefetcher = cache, prefetcher
         self._stats, self._largest = stats, largest
+        self._together = any(map(begins_alike, self._runs))
         self._cold = set(self._runs) if len(self._runs) > 1 else set()
         self._flights = Flights(prefetcher.tell_news)
         self.suspects: list[Suspect] = []
         self.lost: DeviceError | None = None
 
     def answer_some(self, ready: Sequence[Ticket]) -> None:
-        """Answer a batch: the oldest ticket and those nearest to it in length, for little padding."""
-
-        def distance(ticket: Ticket) -> tuple[int, int]:
-            return abs(_length(ticket) - _length(ready[0])), ticket.number
-
-        batch = sorted(ready, key=distance)[: self._stats.batch_size]
+        """Answer a batch: the oldest ticket and those that go best with it."""
+        batch = in_order(ready, by_image=self._together)[: self._stats.batch_size]
         for ticket in batch:
             ticket.taken = True
         self._answer(batch)
@@ -221,6 +219,27 @@ class Scheduler:
         if image.loaded is None:  # it was encoded when the ticket came, and has left the cache since
             return image.key, self._prefetcher.load(ticket.question.image)
         return image.key, image.loaded.result()
+
+
+def in_order(ready: Sequence[Ticket], *, by_image: bool) -> list[Ticket]:
+    """Put tickets in the order in which they go with the first: by length, for little padding.
+
+    Args:
+        ready: oldest first.
+        by_image: put those about one image together, at the place of the nearest, since they are prefilled together.
+    """
+
+    def distance(ticket: Ticket) -> tuple[int, int]:
+        return abs(_length(ticket) - _length(ready[0])), ticket.number
+
+    near = sorted(ready, key=distance)
+    firsts: dict[str | None, int] = {}
+    return sorted(near, key=lambda ticket: firsts.setdefault(_image_key(ticket), len(firsts))) if by_image else near
+
+
+def _image_key(ticket: Ticket) -> str | None:
+    """Name the image of a ticket that is ready; `None` where it cannot be read."""
+    return None if ticket.image is None or ticket.image.exception() else ticket.image.result().key
 
 
 def _length(ticket: Ticket) -> int:
