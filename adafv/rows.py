@@ -40,8 +40,15 @@ def questions_of(
 
 
 def named(names: tuple[str, ...], row: Row) -> str | None:
-    """Find which of a key's names a row uses."""
-    return next((name for name in names if name in row), None)
+    """Find which of a key's names a row uses; one that is null it does not."""
+    return next((name for name in names if row.get(name) is not None), None)
+
+
+def rest(row: Row) -> dict[str, Any]:
+    """Give what a row holds besides a question: its metadata, but for what it has under that name."""
+    known = {named(IDS, row), named(TEXTS, row), *TAKEN}
+    known |= {name for name in (*IDS, *TEXTS) if row.get(name) is None}
+    return {key: value for key, value in row.items() if key not in known}
 
 
 def _read(number: int, row: Row) -> tuple[Question, AdaFVError | None]:
@@ -51,7 +58,7 @@ def _read(number: int, row: Row) -> tuple[Question, AdaFVError | None]:
     text: Any = None if text_name is None else row[text_name]
     own = row.get("metadata") or {}
     metadata = dict(own) if isinstance(own, Mapping) else {"metadata": own}
-    metadata |= {key: value for key, value in row.items() if key not in (id_name, text_name, *TAKEN)}
+    metadata |= rest(row)
     image, name = row.get("image"), None
     if isinstance(image, Mapping):  # as `datasets` has one that is not decoded: bytes, and the path they came from
         name = image.get("path")
@@ -73,4 +80,4 @@ def _read(number: int, row: Row) -> tuple[Question, AdaFVError | None]:
 
 
 def _is_id(value: object) -> bool:
-    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))

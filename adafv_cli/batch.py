@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adafv import __version__, chat_templates
 from adafv.benchmark_files import BENCHMARKS
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv.spreading.settings import ClusterSettings
+from adafv_cli.clusterflags import ClusterFlags
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.files import check_submission
+from adafv_cli.loading import clustered, loaded
 from adafv_cli.options import OneRunFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
@@ -27,6 +30,7 @@ from adafv_cli.work.answer_files import write_submission
 from adafv_cli.work.dryrun import DryRun
 from adafv_cli.work.earlier import Found, Keys, Setting, read
 from adafv_cli.work.launch import Launch
+from adafv_cli.work.outlog import Log
 from adafv_cli.work.probe import probe
 from adafv_cli.work.questions import Questions, Shard
 from adafv_cli.work.results import BatchResults
@@ -34,6 +38,10 @@ from adafv_cli.work.run import Run
 from adafv_cli.work.source import Source
 from adafv_cli.work.world import World
 from adafv_cli.workflags import INPUT_HELP, WorkFlags, batch_flag
+
+if TYPE_CHECKING:
+    from adafv.engine import Model
+    from adafv.spreading.cluster import Cluster
 
 HELP = """
 Answer the questions of a JSONL file: one line in, one line out, in order.
@@ -95,6 +103,7 @@ def batch(
     flags: BatchFlags,
     load: ServedFlags,
     run: OneRunFlags,
+    cluster: ClusterFlags,
     output: OutputFlags,
 ) -> None:
     """Run the command: check all that needs no model, then answer."""
@@ -104,45 +113,100 @@ def batch(
     load.check(run_settings)
     if run_settings.compare:
         raise UsageError("--compare measures one question at a time", "use adafv ask --compare")
-    world, shard = World.of(os.environ), Shard.parse(flags.shard)
+    spread = cluster.settings(os.environ)
+    if spread is not None and flags.probe:
+        raise UsageError("--probe runs here, and not on a cluster", "leave it out")
+    job = _Job(source, flags, load_settings, run_settings, batch_settings, spread)
     lines = flags.wording.source(source, flags.image_folder, streams)
     flags.check_files(streams, lines.file, submission=flags.submission)
-    recorded = made_with(load_settings, run_settings, flags) | {"command": "batch"}
-    recorded |= {"keep": run_settings.budget.text, "pruner": run_settings.pruner}
-    if flags.dry_run:
-        raise typer.Exit(_dry_run(streams, load_settings, run_settings, batch_settings, flags, lines))
-    keys, setting = Keys(flags.repeated_ids), Setting.of(run_settings)
-    launch = Launch(world, flags.file, resume=flags.resume, force=flags.force, keys=keys, recorded=recorded)
-    launch.check(lines.file, flags.report)
-    order = partial(_in_order, Questions(lines, shard, {}, keys, [setting]))
-    everything = {"input": source} | all_settings(load_settings, run_settings, flags)
-    with launch:
-        with ExitStack() as stack:
-            alone = partial(flags.log, stack, keys, recorded, streams)
-            log, found = launch.log(stack, order, alone, streams)
-            questions = Questions(lines, world.share(shard), found.done, keys, [setting])
-            job = Run(
-                streams=streams,
-                load=world.placed(load_settings),
-                runs=[run_settings],
-                batch=batch_settings,
-                questions=questions,
-                census=questions.census() if lines.file is not None else None,
-                log=log,
-                recorded={"adafv": __version__} | recorded | launch.mark,
-                results=BatchResults(streams, log, as_json=output.as_json),
-                report=RunReport(flags.report, everything) if flags.report else None,
-                chosen={"input": source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)},
-                fail_fast=flags.fail_fast,
-                processes=world.size,
-                began=launch.begin,
-            )
-            code = job.go()
-        code = launch.end(code, order, streams)
-    if world.rank == 0 and code in (Exit.OK, Exit.SOME_FAILED):  # or the server would mark half of the answers
-        flags.write_submission()
+    code = job.dry_run(streams, lines) if flags.dry_run else job.answer(streams, lines, as_json=output.as_json)
     if code != Exit.OK:
         raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A batch as it was asked for."""
+
+    source: str
+    flags: BatchFlags
+    load: LoadSettings
+    run: RunSettings
+    batch: BatchSettings
+    cluster: ClusterSettings | None
+
+    def answer(self, streams: Streams, lines: Source, *, as_json: bool) -> Exit:
+        """Answer all lines, or this process's share of them."""
+        flags, keys, setting = self.flags, Keys(self.flags.repeated_ids), Setting.of(self.run)
+        world, shard = World.of(os.environ), Shard.parse(flags.shard)
+        launch = Launch(world, flags.file, resume=flags.resume, force=flags.force, keys=keys, recorded=self._recorded)
+        launch.check(lines.file, flags.report)
+        order = partial(_in_order, Questions(lines, shard, {}, keys, [setting]))
+        with launch:
+            with ExitStack() as stack:
+                alone = partial(flags.log, stack, keys, self._recorded, streams)
+                log, found = launch.log(stack, order, alone, streams)
+                questions = Questions(lines, world.share(shard), found.done, keys, [setting])
+                code = self._run(streams, questions, log, launch, as_json=as_json).go()
+            code = launch.end(code, order, streams)
+        if world.rank == 0 and code in (Exit.OK, Exit.SOME_FAILED):  # or the server would mark half of the answers
+            flags.write_submission()
+        return code
+
+    def _run(self, streams: Streams, questions: Questions, log: Log | None, launch: Launch, *, as_json: bool) -> Run:
+        flags, world = self.flags, launch.world
+        census = questions.census() if questions.source.file is not None else None
+        chosen = {"input": self.source} | {flag.name: getattr(flags, flag.name) for flag in fields(flags)}
+        everything = {"input": self.source} | all_settings(self.load, self.run, flags)
+        opened: Callable[[], AbstractContextManager[Model | Cluster]]
+        opened = partial(loaded, world.placed(self.load), self.run, streams)
+        if self.cluster is not None:
+            todo = None if census is None else census.todo
+            opened = partial(clustered, self.cluster, self.load, self.run, todo, streams)
+            everything |= {"engine": "ray"} | asdict(self.cluster)
+            chosen |= {"engine": "ray"} | asdict(self.cluster)
+        return Run(
+            streams=streams,
+            opened=opened,
+            runs=[self.run],
+            batch=self.batch,
+            questions=questions,
+            census=census,
+            log=log,
+            recorded={"adafv": __version__} | self._recorded | launch.mark,
+            results=BatchResults(streams, log, as_json=as_json),
+            report=RunReport(flags.report, everything) if flags.report else None,
+            chosen=chosen,
+            fail_fast=flags.fail_fast,
+            processes=world.size,
+            began=launch.begin,
+        )
+
+    @property
+    def _recorded(self) -> dict[str, Any]:
+        found = made_with(self.load, self.run, self.flags) | {"command": "batch"}
+        return found | {"keep": self.run.budget.text, "pruner": self.run.pruner}
+
+    def dry_run(self, streams: Streams, source: Source) -> Exit:
+        """Check what can be checked; nothing is written, and the output is read only to see what is left to do."""
+        flags, found, keys = self.flags, Found(), Keys(self.flags.repeated_ids)
+        if flags.file is not None and flags.file.exists():
+            if flags.resume:
+                found = read(flags.file, keys)
+            elif flags.file.is_file() and flags.file.stat().st_size and not flags.force:
+                raise UsageError(f"-o: {flags.file} exists", "--resume goes on with it, --force replaces it")
+        questions = Questions(source, Shard.parse(flags.shard), found.done, keys, [Setting.of(self.run)])
+        if source.file is not None:
+            questions.census()
+        dry = DryRun(streams, self.load, self.run, questions)
+        code = dry.go()
+        if flags.probe and dry.first:
+            dry.probe = probe(streams, self.load, self.run, self.batch, dry.first, dry.estimate.flops)
+            if dry.probe is not None:
+                took = f"{dry.probe.questions} questions took {units.duration(dry.probe.seconds)}"
+                streams.say(row("time", f"about {units.duration(dry.probe.guess_s)}: {took}"))
+        streams.record(dry.to_json())
+        return code
 
 
 def _in_order(questions: Questions) -> Iterator[int]:
@@ -151,30 +215,6 @@ def _in_order(questions: Questions) -> Iterator[int]:
         return iter(())
     questions.census()
     return (questions.key(line, setting) for line in questions.ours() for setting in questions.settings)
-
-
-def _dry_run(
-    streams: Streams, load: LoadSettings, run: RunSettings, batch: BatchSettings, flags: BatchFlags, source: Source
-) -> Exit:
-    """Check what can be checked; nothing is written, and the output is read only to see what is left to do."""
-    found, keys = Found(), Keys(flags.repeated_ids)
-    if flags.file is not None and flags.file.exists():
-        if flags.resume:
-            found = read(flags.file, keys)
-        elif flags.file.is_file() and flags.file.stat().st_size and not flags.force:
-            raise UsageError(f"-o: {flags.file} exists", "--resume goes on with it, --force replaces it")
-    questions = Questions(source, Shard.parse(flags.shard), found.done, keys, [Setting.of(run)])
-    if source.file is not None:
-        questions.census()
-    dry = DryRun(streams, load, run, questions)
-    code = dry.go()
-    if flags.probe and dry.first:
-        dry.probe = probe(streams, load, run, batch, dry.first, dry.estimate.flops)
-        if dry.probe is not None:
-            took = f"{dry.probe.questions} questions took {units.duration(dry.probe.seconds)}"
-            streams.say(row("time", f"about {units.duration(dry.probe.guess_s)}: {took}"))
-    streams.record(dry.to_json())
-    return code
 
 
 def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from adafv.settings import LoadSettings, RunSettings
 from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.files import check_figure, check_report, write_figure, write_json
+from adafv_cli.files import check_figure, check_report
 from adafv_cli.loading import setting_errors
 from adafv_cli.options import LoadFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import bench_table
+from adafv_cli.writing import write_figure, write_json
 
 if TYPE_CHECKING:
     from adafv.bench.records import Bench

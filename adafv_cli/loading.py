@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,15 @@ from adafv_cli.rendering import report
 
 if TYPE_CHECKING:
     from adafv.engine import Model
+    from adafv.spreading.cluster import Cluster
+    from adafv.spreading.settings import ClusterSettings
 
 DEMO_NOTE = "the demo only knows drawn scenes; photos need -m llava-hf/llava-1.5-7b-hf"
+_QUIET_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's scene renderer
 
 
@@ -40,12 +48,47 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
         model.check(run)
     except InputError as error:
         raise UsageError(f"--{error.what}", error.fix) from error
-    for note in model.notes:
-        streams.note(note)
-    if model.context is not None and run.max_new_tokens > model.context:
-        what = f"--max-new-tokens {run.max_new_tokens} is more than the model's context of {model.context} positions"
-        streams.note(f"{what}: an answer ends where that does")
+    _tell(model.notes, model.context, run, streams)
     return model
+
+
+@contextmanager
+def loaded(settings: LoadSettings, run: RunSettings, streams: Streams) -> Iterator[Model]:
+    """Load a model as `load_model` does, for as long as it is used."""
+    yield load_model(settings, run, streams)
+
+
+@contextmanager
+def clustered(
+    cluster: ClusterSettings, settings: LoadSettings, run: RunSettings, expected: int | None, streams: Streams
+) -> Iterator[Cluster]:
+    """Load a model in every actor of a cluster, saying so while it lasts, and end them in the end.
+
+    Raises:
+        CheckpointError, DeviceError: as `adafv.load`; or there is no cluster.
+        UsageError: as `load_model`; or Ray is not installed.
+    """
+    check_versions()
+    for name, value in _QUIET_RAY.items():
+        os.environ.setdefault(name, value)
+    with streams.busy(f"loading {cut(settings.model)} in the actors of a cluster"):
+        from adafv.spreading.cluster import Cluster
+
+        try:
+            found = Cluster(cluster, settings, run, str(Path.cwd()), expected)
+        except InputError as error:
+            raise UsageError(f"--{error.what.replace('_', '-')}", error.fix) from error
+    with found, redirect_stdout(streams.stderr):  # Ray's own messages
+        _tell(found.notes, found.context, run, streams)
+        yield found
+
+
+def _tell(notes: Sequence[str], context: int | None, run: RunSettings, streams: Streams) -> None:
+    for note in notes:
+        streams.note(note)
+    if context is not None and run.max_new_tokens > context:
+        what = f"--max-new-tokens {run.max_new_tokens} is more than the model's context of {context} positions"
+        streams.note(f"{what}: an answer ends where that does")
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from adafv.demo import SAMPLES
 from adafv.errors import cut
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.files import check_place, write_bytes
+from adafv_cli.files import check_place
+from adafv_cli.writing import write_bytes
 
 HELP = """
 Write two drawn images that the bundled demo knows, to try the examples on.

@@ -10,12 +10,13 @@ import typer
 
 from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.exits import UsageError
-from adafv_cli.files import check_apart, check_figure, write_figure
+from adafv_cli.files import check_apart, check_figure
 from adafv_cli.inputs import image_and_questions
 from adafv_cli.loading import load_for_image
 from adafv_cli.options import LoadFlags, OneRunFlags, OutputFlags, takes_flags
 from adafv_cli.rendering import report
 from adafv_cli.rendering.rows import row
+from adafv_cli.writing import write_figure
 
 if TYPE_CHECKING:
     from adafv.explanation import Explanation

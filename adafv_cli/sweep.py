@@ -23,11 +23,13 @@ from adafv_cli.batch import all_settings, made_with
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.files import written_into
+from adafv_cli.loading import loaded
 from adafv_cli.options import OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.serverflags import ServedFlags
-from adafv_cli.work.answer_files import check_folder, write_answer_files
+from adafv_cli.work.answer_files import OwnBudgets, check_folder, write_answer_files
 from adafv_cli.work.earlier import Keys, Setting
+from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Questions, Shard
 from adafv_cli.work.recorded import settings_in, settings_path
 from adafv_cli.work.run import Run
@@ -115,6 +117,14 @@ class SweepFlags:
                 raise UsageError("--answer-files needs -o FILE", "the answers are taken from there")
             check_folder("--answer-files", self.answer_files, reused=flags.resume or flags.force)
 
+    def write_answer_files(
+        self, log: Log | None, settings: Sequence[Setting], own: OwnBudgets, benchmark: Benchmark | None
+    ) -> None:
+        """Write a file of answers for each setting, if that was asked for; raises `AdaFVError`."""
+        if self.answer_files is not None and log is not None:
+            names = "--answer-files", self.answer_files, log.path
+            write_answer_files(*names, settings, benchmark, own)
+
     def wanted(self, output: OutputFlags, runs: Sequence[RunSettings], benchmark: Benchmark | None) -> Wanted:
         """Say what is to be made of the answers; a benchmark has a rule of its own, unless another is asked for.
 
@@ -172,20 +182,19 @@ def sweep(
     lines = wording.source(source, flags.image_folder, streams)
     sweep.check_answer_files(flags)
     flags.check_files(streams, lines.file, sweep.plot)
-    recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep"}
-    recorded["positions"] = _unsaid(runs, flags)
+    recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep", "positions": _unsaid(runs, flags)}
     keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
     own = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(sweep).items()}
     own |= {"input": source, "keep": run.keep, "pruner": run.pruner, "positions": run.positions}
+    settings = all_settings(load_settings, runs[0], flags) | own
     with ExitStack() as stack:
         log = flags.log(stack, keys, recorded, streams)
-        questions = Questions(
-            lines, shard, log.found.done if log is not None else {}, keys, [Setting.of(one) for one in runs]
-        )
+        done = log.found.done if log is not None else {}
+        questions = Questions(lines, shard, done, keys, [Setting.of(one) for one in runs])
         results = SweepResults(streams, log, questions, wanted, load_settings.model)
         job = Run(
             streams=streams,
-            load=load_settings,
+            opened=partial(loaded, load_settings, runs[0], streams),
             runs=runs,
             batch=batch_settings,
             questions=questions,
@@ -193,14 +202,12 @@ def sweep(
             log=log,
             recorded={"adafv": __version__} | recorded,
             results=results,
-            report=RunReport(flags.report, all_settings(load_settings, runs[0], flags) | own) if flags.report else None,
+            report=RunReport(flags.report, settings) if flags.report else None,
             chosen=own | asdict(flags),
             fail_fast=flags.fail_fast,
         )
         code = job.go()
-        if sweep.answer_files is not None and log is not None:
-            names = "--answer-files", sweep.answer_files, log.path
-            write_answer_files(*names, questions.settings, wording.benchmark, results.own)
+        sweep.write_answer_files(log, questions.settings, results.own, wording.benchmark)
     if code != Exit.OK:
         raise typer.Exit(code)
 

@@ -60,7 +60,6 @@ class FakeAnswers:
         return next(self._answers)
 
     def close(self) -> None:
-        self._stop.set()
         self._ended.set()
 
     def _feed(self) -> None:
@@ -219,7 +218,12 @@ def answers(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-if __name__ == "__main__":
+def begin() -> None:
+    """Be `adafv` with that model."""
     fake = FakeBatchModel(step_s=float(os.environ.get("FAKE_STEP_S", "0")), noise=os.environ.get("FAKE_NOISE", ""))
     sys.modules["adafv.engine"] = engine_with(loader(fake))
     main()
+
+
+if __name__ == "__main__":
+    begin()

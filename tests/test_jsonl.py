@@ -40,7 +40,7 @@ def test_aliases(name: str, text: str) -> None:
     assert (found.failure, found.metadata) == (None, {})
 
 
-@pytest.mark.parametrize("value", [0, -1, 7, 2**70, 1.5, "a", "", "ü", True, False, None])
+@pytest.mark.parametrize("value", [0, -1, 7, 2**70, 1.5, "a", "", "ü", True, False])
 def test_ids_are_any_scalar(value: object) -> None:
     found = line({"question_id": value, "text": "q", "image": "a"}).question_id
     assert found == value and type(found) is type(value)
@@ -54,6 +54,12 @@ def test_ids_are_scalars_only(value: object) -> None:
 
 def test_the_id_defaults_to_the_line_number() -> None:
     assert line({"text": "q", "image": "a"}, number=41).question_id == 41
+
+
+def test_an_id_that_is_null_is_none() -> None:
+    found = line({"question_id": None, "text": "q", "image": "a"}, number=41)
+    assert (found.question_id, found.has_id, found.metadata) == (41, True, {})
+    assert line({"question_id": None, "id": 7, "text": "q", "image": "a"}).question_id == 7
 
 
 def test_the_first_alias_counts_and_the_others_are_metadata() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from adafv_cli.exits import UsageError
 from adafv_cli.work.questions import Shard
 from adafv_cli.work.world import World
 from tests.batch_fakes import asking, questions
-from tests.batch_kills import wait_for_a_line
+from tests.batch_ranks import PATIENCE_S, Rank
 from tests.cli_fakes import adafv as run_adafv
 from tests.cli_fakes import picture
 
 ROOT = Path(__file__).parent.parent
 LINES = 40
-FAKE = [sys.executable, "-m", "tests.batch_fakes"]
 
 
 def rank_of(rank: int, size: int, launch: str = "a") -> dict[str, str]:
@@ -43,15 +42,16 @@ def job(folder: Path, missing: int | None = None) -> list[str]:
     return ["batch", path, "-o", str(folder / "out.jsonl"), "--batch-size", "2", "--device-map", "cpu", "-q"]
 
 
-def start(args: list[str], environment: dict[str, str], step_s: float = 0.0) -> subprocess.Popen[bytes]:
-    every = os.environ | environment | {"FAKE_STEP_S": str(step_s)}
-    return subprocess.Popen([*FAKE, *args], cwd=ROOT, env=every, stderr=subprocess.PIPE)
+def start(folder: Path, args: list[str], environment: dict[str, str] | None = None, step_s: float = 0.0) -> Rank:
+    """A process of its own; alone, where nothing is said of a launch."""
+    environment = environment or {}
+    return Rank(args, environment, folder / f"said-{environment.get('RANK', 0)}", step_s)
 
 
-def launch(args: list[str], size: int, name: str = "a") -> list[int]:
+def launch(folder: Path, args: list[str], size: int, name: str = "a") -> list[int]:
     """The exit codes of a whole launch."""
-    ranks = [start(args, rank_of(rank, size, name)) for rank in range(size)]
-    return [rank.wait(240) for rank in ranks]
+    ranks = [start(folder, args, rank_of(rank, size, name)) for rank in range(size)]
+    return [rank.wait() for rank in ranks]
 
 
 def ids(folder: Path) -> list[int]:
@@ -64,24 +64,32 @@ def files(folder: Path) -> set[str]:
 
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     args = job(tmp_path)
-    assert start(args, {}).wait(240) == 0
+    assert start(tmp_path, args).wait() == 0
     alone = (tmp_path / "out.jsonl").read_bytes()
-    assert launch([*args, "--force"], 2) == [0, 0]
+    assert launch(tmp_path, [*args, "--force"], 2) == [0, 0]
     assert (tmp_path / "out.jsonl").read_bytes() == alone
     assert files(tmp_path) == {"out.jsonl", "out.jsonl.settings.json"}
-    assert start([*args, "--resume"], {}).wait(240) == 0
+    assert start(tmp_path, [*args, "--resume"]).wait() == 0
     assert (tmp_path / "out.jsonl").read_bytes() == alone
+
+
+def begun(folder: Path, rank: int) -> Path:
+    """Wait until a process of two has written a line into its part."""
+    part, until = folder / f"out.jsonl.part-{rank}-of-2", time.monotonic() + PATIENCE_S
+    while not (part.exists() and part.stat().st_size):
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    return part
 
 
 def killed(folder: Path, args: list[str]) -> None:
     """A launch of two whose second process is killed half-way; the launcher then ends the first."""
-    ranks = [start(args, rank_of(rank, 2, "killed"), step_s=1.0) for rank in range(2)]
-    for number, rank in enumerate(ranks):
-        wait_for_a_line(folder / f"out.jsonl.part-{number}-of-2", rank.pid)
-    ranks[1].kill()
-    ranks[0].send_signal(signal.SIGTERM)
-    assert ranks[1].wait(240) == -signal.SIGKILL and ranks[0].wait(240) in (130, -signal.SIGTERM)
-    assert {f"out.jsonl.part-{number}-of-2" for number in (0, 1)} <= files(folder)
+    ranks = [start(folder, args, rank_of(rank, 2, "killed"), step_s=0.5) for rank in range(2)]
+    parts = {begun(folder, rank).name for rank in range(2)}
+    ranks[1].process.kill()
+    ranks[0].process.terminate()
+    assert ranks[1].wait() == -signal.SIGKILL and ranks[0].wait() in (130, -signal.SIGTERM)
+    assert parts <= files(folder)
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -91,12 +99,12 @@ def test_a_process_that_dies_costs_nothing(tmp_path: Path, size: int) -> None:
     before = sum(len(path.read_bytes().splitlines()) for path in tmp_path.glob("out.jsonl.part-?-of-?"))
     assert 2 <= before < LINES
     if size == 1:
-        refused = start(args, {})
-        assert refused.wait(240) == 2 and b"has parts of a run that did not end" in refused.stderr.read()  # type: ignore[union-attr]
-        assert start([*args, "--resume"], {}).wait(240) == 0
+        refused = start(tmp_path, args)
+        assert refused.wait() == 2 and "has parts of a run that did not end" in refused.said
+        assert start(tmp_path, [*args, "--resume"]).wait() == 0
         assert sorted(ids(tmp_path)) == list(range(LINES))
     else:
-        assert launch([*args, "--resume"], size, "again") == [0] * size
+        assert launch(tmp_path, [*args, "--resume"], size, "again") == [0] * size
         assert ids(tmp_path) == list(range(LINES))
     assert files(tmp_path) == {"out.jsonl", "out.jsonl.settings.json"}
 
@@ -104,28 +112,28 @@ def test_a_process_that_dies_costs_nothing(tmp_path: Path, size: int) -> None:
 def test_parts_of_other_settings_are_refused_and_force_replaces_them(tmp_path: Path) -> None:
     args = job(tmp_path)
     killed(tmp_path, args)
-    refused = start([*args, "--resume", "--keep", "7"], {})
-    assert refused.wait(240) == 2 and b"keep: 25% in the file, 7 asked" in refused.stderr.read()  # type: ignore[union-attr]
-    assert start([*args, "--force", "--keep", "7"], {}).wait(240) == 0
+    refused = start(tmp_path, [*args, "--resume", "--keep", "7"])
+    assert refused.wait() == 2 and "keep: 25% in the file, 7 asked" in refused.said
+    assert start(tmp_path, [*args, "--force", "--keep", "7"]).wait() == 0
     assert files(tmp_path) == {"out.jsonl", "out.jsonl.settings.json"} and ids(tmp_path) == list(range(LINES))
 
 
 def test_a_merge_that_was_killed_is_done_again(tmp_path: Path) -> None:
     args = job(tmp_path)
-    assert launch(args, 2) == [0, 0]
+    assert launch(tmp_path, args, 2) == [0, 0]
     whole = (tmp_path / "out.jsonl").read_bytes()
     (tmp_path / "out.jsonl.part-1-of-2").write_bytes(b"".join(whole.splitlines(True)[::2]) + b'{"question_id": 7')
-    assert launch([*args, "--resume"], 2, "b") == [0, 0]
+    assert launch(tmp_path, [*args, "--resume"], 2, "b") == [0, 0]
     assert (tmp_path / "out.jsonl").read_bytes() == whole and len(files(tmp_path)) == 2
 
 
 def test_only_the_first_process_says_of_failed_lines(tmp_path: Path) -> None:
     args = job(tmp_path, missing=1)
-    codes = launch(args, 2)
+    codes = launch(tmp_path, args, 2)
     assert codes == [1, 0]  # whoever had it: a launcher ends all others when one fails
     assert ids(tmp_path) == list(range(LINES))
     (tmp_path / "gone.png").write_bytes((tmp_path / "a.png").read_bytes())
-    assert launch([*args, "--resume"], 2, "b") == [0, 0]
+    assert launch(tmp_path, [*args, "--resume"], 2, "b") == [0, 0]
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["question_id"] for line in found] == list(range(LINES)) and not any(line["error"] for line in found)
 

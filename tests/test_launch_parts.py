@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,28 @@ def test_a_pipe_goes_on_with_the_parts_of_a_launch(tmp_path: Path, fake: FakeBat
 def as_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
+
+
+def test_a_second_launch_cuts_no_part_of_one_that_runs(
+    tmp_path: Path, fake: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even that of a process that has finished: only the first one of a launch knows whether the output is free."""
+    left_by_a_launch(tmp_path)
+    as_first(monkeypatch)
+    monkeypatch.setenv("RANK", "1")
+    before = beside(tmp_path)
+    with monkeypatch.context() as gone:
+        gone.setattr(os, "getppid", iter([1, 1, 2]).__next__)  # its launcher ends it, for its first process was refused
+        refused = batch(tmp_path, "--force")
+    assert "the launcher is gone, and the first process has not begun" in refused.stderr
+    assert beside(tmp_path) == before
+    first = Parts(tmp_path / "out.jsonl", World.of(os.environ | {"RANK": "0"}))
+    first.claim()
+    assert batch(tmp_path, "--force").code == 0
+    assert beside(tmp_path)["out.jsonl.part-1-of-2"] != before["out.jsonl.part-1-of-2"]
+    assert ".part-0-of-2.launch" in files(tmp_path)
+    first.disclaim()
+    assert ".part-0-of-2.launch" not in files(tmp_path)
 
 
 def beside(folder: Path) -> dict[str, bytes]:

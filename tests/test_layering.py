@@ -60,6 +60,7 @@ ROOMS: dict[str, str] = {
     "explaining": "choosing explanation pipeline records request settings words",
     "report": "costs pipeline records request settings",
     "streaming": "encoding errors images memory pipeline prompt pruners records request settings timing",
+    "spreading": "engine errors records settings streaming",
     "figures": "",
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
     " records report request settings setup timing",
@@ -80,11 +81,11 @@ ROOMS: dict[str, str] = {
 FLOORS = (
     "exits terminal",
     "console files",
-    "failures inputs interrupts placement",
+    "failures inputs interrupts placement writing",
     "rendering",
     "loading options progress",
     "work",
-    "serverflags workflags",
+    "clusterflags serverflags workflags",
     "ask batch bench convert info samples show",
     "sweep",
     "app",
@@ -103,6 +104,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/sandbox": "jinja2",
     "adafv/prompt": "jinja2",  # what transformers renders chat templates with
     "adafv/streaming": "torch safetensors",
+    "adafv/spreading": "ray pyarrow",  # only inside functions
     "adafv/decoding": "torch",
     "adafv/sampling": "torch transformers",
     "adafv/generating": "torch transformers",

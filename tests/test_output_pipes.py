@@ -162,3 +162,21 @@ def test_nothing_is_said_of_going_on_with_a_pipe(tmp_path: Path, model: FakeBatc
     done = adafv("batch", path, "-o", str(pipe.path))
     assert (done.code, len(answers(pipe.content.decode()))) == (1, 2)
     assert "1 of 2 lines failed" in done.stderr and "--resume" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path, model: FakeBatchModel) -> None:
+    """As with `adafv batch ... -o /dev/stdout | head -1`: what standard output alone would end with."""
+    path = questions(tmp_path, *map(asking, range(100)))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def read_a_line() -> None:
+        with pipe.open("rb") as stream:
+            stream.readline()
+
+    reader = threading.Thread(target=read_a_line)
+    reader.start()
+    model.step_s = 0.1  # so that most is written once it is gone
+    went = adafv("batch", path, "-o", str(pipe), "--batch-size", "4")
+    reader.join(60)
+    assert went.code == 141 and "cannot write" not in went.stderr

@@ -182,7 +182,7 @@ def test_a_disk_that_is_full(tmp_path: Path, image: str, model: Explaining, monk
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("adafv_cli.files.write_bytes", full)
+    monkeypatch.setattr("adafv_cli.writing.write_bytes", full)
     done = adafv("show", image, QUESTION, "-o", str(tmp_path / "a.png"), "--dpi", "60")
     assert done.code == 1 and "No space left on device" in done.stderr
     assert done.stdout == "red\n"  # the answer is not lost

@@ -18,7 +18,7 @@ from adafv.quality.intervals import Interval
 from adafv.quality.points import Point
 from adafv.quality.qualities import Accuracy, Against, Quality
 from adafv.quality.recommendation import recommend
-from adafv_cli import files
+from adafv_cli import writing
 from tests.batch_fakes import asking, install, questions
 from tests.cli_fakes import adafv
 
@@ -140,7 +140,7 @@ def test_a_figure_that_cannot_be_written_costs_no_points(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     install(monkeypatch)
-    monkeypatch.setattr(files, "write_bytes", full)
+    monkeypatch.setattr(writing, "write_bytes", full)
     path = questions(tmp_path, *map(asking, range(4)))
     done = adafv("sweep", path, "--plot", str(tmp_path / "curve.png"))
     assert done.code == 1

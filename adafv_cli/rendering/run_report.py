@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import adafv
 from adafv.errors import AdaFVError
-from adafv_cli.files import write_bytes, write_json
 from adafv_cli.rendering.documents import KINDS, document
 from adafv_cli.rendering.tally import Tally
+from adafv_cli.writing import write_bytes, write_json
 
 _LIBRARIES = ("torch", "transformers", "accelerate")
 

@@ -13,8 +13,8 @@ from adafv.budget import Budget
 from adafv.errors import AdaFVError, cut
 from adafv.records import QuestionId
 from adafv_cli.exits import UsageError
-from adafv_cli.files import write_bytes
 from adafv_cli.work.earlier import Keys, Setting
+from adafv_cli.writing import write_bytes
 
 
 @dataclass

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from adafv.budget import Budget
 from adafv.errors import ImageError, InputError, InternalError
-from adafv.rows import IDS, TAKEN, TEXTS, named
+from adafv.rows import IDS, TEXTS, named, rest
 from adafv_cli.work.lines import Line
 
 
@@ -51,17 +51,15 @@ def line_of(number: int, read: Callable[[], dict[str, Any]], folder: Path) -> Li
 def _with_id(line: Line, found: dict[str, Any]) -> Line:
     name = named(IDS, found)
     question_id = found[name] if name is not None else line.number
-    scalar = question_id is None or isinstance(question_id, str | int | float)
-    if not scalar or not _writable(question_id):
+    if not isinstance(question_id, str | int | float) or not _writable(question_id):
         return line.failed(InputError(f"{name}: {short(question_id)} is no id", "an id is a string or a number"))
     return replace(line, question_id=question_id, has_id=True)
 
 
 def _with_metadata(line: Line, found: dict[str, Any]) -> Line:
-    known = {named(IDS, found), named(TEXTS, found), *TAKEN}
     own = found.get("metadata", {})
     metadata = dict(own) if isinstance(own, dict) else {"metadata": own}
-    metadata |= {key: value for key, value in found.items() if key not in known}
+    metadata |= rest(found)
     if not _writable(metadata):
         what = "a number is too large for JSON, or values are nested too deeply"
         return line.failed(InputError(what, "leave them out"))

@@ -35,7 +35,7 @@ class Launch:
     def __init__(
         self, world: World, out: Path | None, *, resume: bool, force: bool, keys: Keys, recorded: Mapping[str, Any]
     ) -> None:
-        self._world, self._out, self._keys, self._recorded = world, out, keys, recorded
+        self.world, self._out, self._keys, self._recorded = world, out, keys, recorded
         self._resume, self._force = resume, force
         self._parts = None if out is None or written_into(out) else Parts(out, world)
         self._stamped = {"adafv": __version__} | dict(recorded)
@@ -46,7 +46,7 @@ class Launch:
     @property
     def mark(self) -> dict[str, Any]:
         """What the settings of a part say of the launch."""
-        return {LAUNCH: self._world.launch} if self._world.size > 1 else {}
+        return {LAUNCH: self.world.launch} if self.world.size > 1 else {}
 
     def __enter__(self) -> Launch:
         return self
@@ -61,7 +61,7 @@ class Launch:
         Raises:
             UsageError: an input that is read once, an output that is no file, or a report.
         """
-        if self._world.size == 1:
+        if self.world.size == 1:
             return
         if source is None:
             raise UsageError("INPUT is a pipe, which one process alone can read", "give a file of questions")
@@ -86,8 +86,8 @@ class Launch:
         """
         if self._parts is not None:
             self._parts.check(resume=self._resume, force=self._force)
-        if self._world.size > 1:
-            streams.verbosity = QUIET if self._world.rank else streams.verbosity
+        if self.world.size > 1:
+            streams.verbosity = QUIET if self.world.rank else streams.verbosity
             return self._open(stack)
         self._gather(order)
         log = alone()
@@ -99,7 +99,7 @@ class Launch:
         """Merge the parts that a launch left behind, before a process works alone."""
         if self._parts is None:
             return
-        if self._world.size == 1 and self._resume and self._out is not None and self._parts.traces():
+        if self.world.size == 1 and self._resume and self._out is not None and self._parts.traces():
             self._parts.found(self._keys, self._recorded)
             with Log(self._out, resume=True, keys=self._keys) as log:
                 log.begin(self._stamped | self._remembered())
@@ -108,11 +108,15 @@ class Launch:
     def _open(self, stack: ExitStack) -> tuple[Log, Found]:
         if self._parts is None or self._out is None:
             raise UsageError("several processes write no stdout and no pipe", "give -o FILE")
-        if self._world.rank == 0:
+        if self.world.rank == 0:
             self._whole = self._stack.enter_context(
                 Log(self._out, resume=self._resume, force=self._force, keys=self._keys)
             )
             self._whole.check(self._recorded)
+            self._stack.callback(self._parts.disclaim)
+            self._parts.claim()
+        else:
+            self._parts.follow()
         found = self._parts.found(self._keys, self._recorded) if self._resume else Found()
         own = stack.enter_context(Log(self._parts.own, resume=self._resume, force=True, keys=self._keys))
         own.suspects = self._parts.suspects() if self._resume else {}
@@ -142,7 +146,7 @@ class Launch:
         Returns:
             What to exit with. Launchers end all processes when one fails, so that only the first says of failed lines.
         """
-        if self._world.size == 1 or self._parts is None or code not in _ENDED:
+        if self.world.size == 1 or self._parts is None or code not in _ENDED:
             return code
         if self._whole is None:
             self._parts.finish(code)
@@ -151,7 +155,7 @@ class Launch:
             code = max(code, self._parts.wait())
         self.begin()
         count = self._parts.merge(self._whole, self._keys, order())
-        streams.say(f"{self._world.size} processes have written {count} lines into {self._whole.path.name}")
+        streams.say(f"{self.world.size} processes have written {count} lines into {self._whole.path.name}")
         return code
 
 

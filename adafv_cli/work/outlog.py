@@ -18,18 +18,13 @@ from typing import Any, BinaryIO
 
 from adafv.errors import AdaFVError, cut
 from adafv.records import Answer
+from adafv_cli.console import ReaderGone
 from adafv_cli.exits import UsageError
-from adafv_cli.files import descriptor, status, takes_data, written_into
+from adafv_cli.files import status, written_into
 from adafv_cli.work.earlier import Found, Keys, copy_good, read
 from adafv_cli.work.lines import encoded
+from adafv_cli.work.locking import CLOSED, lock, opened, opened_stream
 from adafv_cli.work.recorded import changes, check_settings, compacting_path, record, settings_path, suspects_in
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_CLOSED = getattr(os, "O_CLOEXEC", 0)
 
 
 class Log:
@@ -51,7 +46,6 @@ class Log:
         status("-o", path)
         self.path = path if written_into(path) else path.resolve()
         self.found = Found()
-        self.locked = True
         self._resume, self._keys = resume, keys or Keys()
         self._earlier: BinaryIO | None = None
         self._began = False
@@ -60,7 +54,7 @@ class Log:
             check_settings(settings_path(self.path))
         self.suspects = suspects_in(settings_path(self.path)) if self.regular and resume else {}
         self._created = self.regular and not self.path.exists()
-        self._fd = self._open()
+        self._fd = opened(self.path) if self.regular else opened_stream(self.path)
         try:
             if self.regular and os.fstat(self._fd).st_size and not (resume or force):
                 raise UsageError(f"-o: {cut(str(path))} exists", "--resume goes on with it, --force replaces it")
@@ -110,6 +104,7 @@ class Log:
 
         Raises:
             AdaFVError: it cannot be written; the message names the last line that was. Or the file was removed.
+            ReaderGone: nobody reads the pipe any more.
         """
         line = (encoded(answer) + "\n").encode()
         if self.regular and not os.fstat(self._fd).st_nlink:
@@ -118,6 +113,8 @@ class Log:
             written = os.write(self._fd, line)
             while written < len(line):  # a disk that is nearly full takes a part, and says why not more next time
                 written += os.write(self._fd, line[written:])
+        except BrokenPipeError:
+            raise ReaderGone from None
         except OSError as error:
             raise self._unwritable(error) from error
         self.found.last = json.dumps(answer.question_id)
@@ -183,37 +180,6 @@ class Log:
         except OSError:
             return False
 
-    def _open(self) -> int:
-        if not self.regular:
-            return self._open_stream()
-        while True:
-            try:
-                opened = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _CLOSED, 0o666)
-            except OSError as error:
-                what = f"-o: {cut(str(self.path))}: {error.strerror}"
-                raise UsageError(what, "check the path and its permissions") from None
-            try:
-                self.locked = _lock(opened, self.path)
-                same = os.path.samestat(os.fstat(opened), self.path.stat())
-            except FileNotFoundError:
-                same = False
-            except BaseException:
-                os.close(opened)
-                raise
-            if same:
-                return opened
-            os.close(opened)  # another run replaced the file between our opening and locking it
-
-    def _open_stream(self) -> int:
-        number = descriptor(self.path)
-        try:
-            if not takes_data(self.path):
-                raise PermissionError(errno.EACCES, "cannot be written to")
-            return os.open(self.path, os.O_WRONLY | os.O_APPEND | _CLOSED) if number is None else os.dup(number)
-        except OSError as error:
-            what = f"-o: {cut(str(self.path))}: {error.strerror}"
-            raise UsageError(what, "check the path and its permissions") from None
-
     def _copy_good(self, new: BinaryIO) -> None:
         with self.path.open("rb") as old:
             copy_good(old, new, self._keys)
@@ -222,34 +188,17 @@ class Log:
         """Have a copy written, which then takes the place of the file."""
         copy = compacting_path(self.path)
         copy.unlink(missing_ok=True)  # of a run that was killed
-        opened = os.open(copy, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | _CLOSED, 0o666)
+        number = os.open(copy, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | CLOSED, 0o666)
         try:
-            os.fchmod(opened, stat.S_IMODE(os.fstat(self._fd).st_mode))
-            _lock(opened, self.path)
-            with os.fdopen(os.dup(opened), "wb") as new:
+            os.fchmod(number, stat.S_IMODE(os.fstat(self._fd).st_mode))
+            lock(number, self.path)
+            with os.fdopen(os.dup(number), "wb") as new:
                 write(new)
-            os.fsync(opened)
+            os.fsync(number)
             copy.replace(self.path)
         except BaseException:
-            os.close(opened)
+            os.close(number)
             copy.unlink(missing_ok=True)
             raise
         os.close(self._fd)
-        self._fd = opened
-
-
-def _lock(number: int, path: Path) -> bool:
-    """Lock a file for this process; `False` where that is not possible (some network filesystems).
-
-    Raises:
-        UsageError: another process holds the lock.
-    """
-    if fcntl is None or not stat.S_ISREG(os.fstat(number).st_mode):
-        return False
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"-o: {path} is being written by another process", "wait for it, or use another -o") from None
-    except OSError:
-        return False
-    return True
+        self._fd = number

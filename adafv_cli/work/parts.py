@@ -6,8 +6,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,7 @@ from adafv_cli.work.outlog import Log
 from adafv_cli.work.recorded import SUSPECTS, changes, compacting_path, record, settings_in, settings_path, suspects_in
 from adafv_cli.work.world import World
 
-_PART = re.compile(r"(\.part-[0-9]+-of-[0-9]+)(\.done|\.writing|\.settings\.json)?")
+_PART = re.compile(r"(\.part-[0-9]+-of-[0-9]+)(\.done|\.writing|\.launch|\.settings\.json)?")
 LAUNCH = "launch"  # in the settings of a part: by which launch it is written
 _POLL_S = 0.05
 
@@ -102,6 +103,23 @@ class Parts:
             together.last = found.last or together.last
         return together
 
+    def claim(self) -> None:
+        """Tell the other processes, as the first, that this launch has the lock of the output."""
+        self._claimed.write_text(self._world.launch, encoding="utf-8")
+
+    def disclaim(self) -> None:
+        """Take that back, where it was told."""
+        if self._is_claimed():
+            self._claimed.unlink(missing_ok=True)
+
+    def follow(self) -> None:
+        """Wait until the first process has the lock: a part that lies there may be that of a launch which runs.
+
+        Raises:
+            AdaFVError: the launcher is gone.
+        """
+        self._until(self._is_claimed, "the first process has not begun")
+
     def finish(self, code: Exit) -> None:
         """Say that this process has done its share, and how it went."""
         said = json.dumps({"launch": self._world.launch, "code": int(code)})
@@ -115,14 +133,10 @@ class Parts:
         Raises:
             AdaFVError: the launcher is gone.
         """
-        codes, parent = [Exit.OK], os.getppid()
+        codes = [Exit.OK]
         for rank in range(1, self._world.size):
-            while (code := self._said(rank)) is None:
-                if os.getppid() != parent:
-                    what = f"the launcher is gone, and the process of rank {rank} has not finished"
-                    raise AdaFVError(what, "start it again, with --resume")
-                time.sleep(_POLL_S)
-            codes.append(code)
+            self._until(partial(self._has_said, rank), f"the process of rank {rank} has not finished")
+            codes.append(self._said(rank) or Exit.OK)
         return max(codes)
 
     def merge(self, log: Log, keys: Keys, order: Iterable[int]) -> int:
@@ -161,6 +175,23 @@ class Parts:
             _remove(path)
         return len(places)
 
+    def _until(self, happened: Callable[[], bool], otherwise: str) -> None:
+        parent = os.getppid()
+        while not happened():
+            if os.getppid() != parent:
+                raise AdaFVError(f"the launcher is gone, and {otherwise}", "start it again, with --resume")
+            time.sleep(_POLL_S)
+
+    @property
+    def _claimed(self) -> Path:
+        return self._of(0).with_name(f"{self._of(0).name}.launch")
+
+    def _is_claimed(self) -> bool:
+        try:
+            return self._claimed.read_text(encoding="utf-8") == self._world.launch
+        except (OSError, ValueError):
+            return False
+
     def _of(self, rank: int) -> Path:
         return self._out.with_name(f"{self._out.name}.part-{rank}-of-{self._world.size}")
 
@@ -169,6 +200,9 @@ class Parts:
 
     def _marker(self, rank: int) -> Path:
         return self._of(rank).with_name(f"{self._of(rank).name}.done")
+
+    def _has_said(self, rank: int) -> bool:
+        return self._said(rank) is not None
 
     def _said(self, rank: int) -> Exit | None:
         try:
@@ -210,7 +244,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(part: Path) -> None:
-    marks = [part.with_name(part.name + mark) for mark in (".done", ".writing")]
+    marks = [part.with_name(part.name + mark) for mark in (".done", ".writing", ".launch")]
     for path in (settings_path(part), compacting_path(part), *marks, part):
         with suppress(FileNotFoundError):
             path.unlink()

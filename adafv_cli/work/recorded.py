@@ -13,7 +13,8 @@ from adafv.chat_templates import system_name
 from adafv.errors import cut
 from adafv.setup import Setup
 from adafv_cli.exits import UsageError
-from adafv_cli.files import status, write_json, written_into
+from adafv_cli.files import status, written_into
+from adafv_cli.writing import write_json
 
 SUSPECTS = "suspects"  # keys of lines, and how often a server has died while it was at them
 _BEFORE = {

@@ -16,7 +16,6 @@ from adafv.errors import shown
 from adafv.quality.sheet import Sheet
 from adafv.records import Answer
 from adafv_cli.console import Streams
-from adafv_cli.files import write_figure
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.summary import stored
@@ -28,6 +27,7 @@ from adafv_cli.work.earlier import Setting
 from adafv_cli.work.lines import Line
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Questions
+from adafv_cli.writing import write_figure
 
 if TYPE_CHECKING:
     from adafv.quality.points import Floors, Point

@@ -1,0 +1,324 @@
+"""Streams that the actors of a cluster answer: in order, by image, and finite whatever dies."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adafv import errors
+from adafv.errors import CheckpointError, DeviceError, InputError, ServerError
+from adafv.records import Answer, Question
+from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv.spreading import actors, cluster, places
+from adafv.spreading.blocks import Blocks
+from adafv.spreading.cluster import Cluster
+from adafv.spreading.settings import ClusterSettings
+from adafv.spreading.worker import Fault
+from adafv.streaming.answerer import Suspect
+from adafv.streaming.runs import Asked
+from tests import batch_fakes
+from tests.batch_fakes import FakeBatchModel, asking, questions
+from tests.cli_fakes import Result, engine_with, picture
+from tests.cli_fakes import adafv as run_adafv
+from tests.fake_ray import FakeRay
+
+RUN = RunSettings()
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> FakeBatchModel:
+    return batch_fakes.install(monkeypatch)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    found = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", found)  # type: ignore[arg-type]
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return found
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    return [picture(tmp_path / f"{number}.png") for number in range(4)]
+
+
+def asked(images: list[str], count: int, strikes: int = 0) -> Iterator[Asked]:
+    """Questions that go through the images again and again."""
+    for number in range(count):
+        yield Asked(Question(number, images[number % len(images)], f"question {number}"), (RUN,), strikes)
+
+
+def answered(items: Iterable[Any], *, expected: int | None = None, settings: Any = None) -> list[Answer]:
+    chosen = settings or ClusterSettings(actors=2)
+    with Cluster(chosen, LoadSettings(), RUN, "/", expected) as found:
+        stream = found.sweep(items, [RUN], BatchSettings())
+        return [answer for (answer,) in stream]
+
+
+def ids(answers: list[Answer]) -> list[Any]:
+    return [answer.question_id for answer in answers]
+
+
+def deadly(texts: set[str], times: int = 1_000) -> Any:
+    """Whether an actor dies, as often as said, of a block with such a question."""
+    deaths: list[str] = []
+
+    def dies(name: str, args: Any) -> bool:
+        struck = name == "answer" and any(item.question.text in texts for item in args[0])
+        if struck and len(deaths) < times:
+            deaths.append(name)
+            return True
+        return False
+
+    return dies
+
+
+def test_answers_come_in_order_and_those_that_are_there_stay_in_their_place(
+    ray: FakeRay, model: FakeBatchModel, images: list[str]
+) -> None:
+    refused = Answer("refused", "", None, "demo")
+    items = [*asked(images, 20), [refused], *asked(images, 5)]
+    found = answered(items)
+    assert ids(found) == [*range(20), "refused", *range(5)]
+    assert all(answer.text == f"re: {answer.prompt}" for answer in found if answer is not refused and answer.prompt)
+    assert ray.options["max_restarts"] == ray.options["max_task_retries"] == 0
+    assert ray.started == len(ray.killed) == 2  # none is left behind
+
+
+def test_questions_about_an_image_are_one_blocks(images: list[str]) -> None:
+    blocks = Blocks(asked(images, 40))
+    while not blocks._ended:
+        pass
+    taken = []
+    while (block := blocks.take(12)) is not None:
+        taken.append(block)
+    assert sorted(number for block in taken for number in block.numbers) == list(range(40))
+    shown = [{item.question.image for item in block.items} for block in taken]
+    assert [len(one) for one in shown] == [2, 2] and not shown[0] & shown[1]
+
+
+def test_reading_ahead_is_bounded(images: list[str]) -> None:
+    read: list[int] = []
+
+    def items() -> Iterator[Asked]:
+        for number, item in enumerate(asked(images, 1_000)):
+            read.append(number)
+            yield item
+
+    blocks = Blocks(items(), ahead=10)
+    for number in range(100):
+        while number not in blocks._answers:
+            block = blocks.take(1)
+            for one in block.numbers if block is not None else ():
+                blocks.answer(one, [])
+        assert blocks.pop() == [] and len(read) <= number + 12
+    blocks.close()
+
+
+def test_an_actor_that_dies_once_costs_nothing(ray: FakeRay, model: FakeBatchModel, images: list[str]) -> None:
+    ray.dies = deadly({"question 3", "question 4"}, times=1)
+    found = answered(asked(images, 12))
+    assert ids(found) == list(range(12)) and not any(answer.error for answer in found)
+    assert ray.started == 3
+
+
+@pytest.mark.parametrize("count,poison", [(1, {3}), (12, {3}), (12, {3, 7, 11})])
+def test_a_question_that_kills_ends_as_an_error_and_spoils_no_other(
+    ray: FakeRay, model: FakeBatchModel, images: list[str], count: int, poison: set[int]
+) -> None:
+    ray.dies = deadly({f"question {number}" for number in poison} | ({"question 0"} if count == 1 else set()))
+    found = answered(asked(images, count), settings=ClusterSettings(actors=1))
+    assert ids(found) == list(range(count))
+    failed = {answer.question_id: answer.error for answer in found if answer.error is not None}
+    assert set(failed) == (poison if count > 1 else {0})
+    assert all(error is not None and error.type == "PoisonError" for error in failed.values())
+    assert ray.started <= 1 + 2 + 2 * len(poison)
+
+
+def test_a_suspect_is_asked_alone_and_a_poison_not_at_all(
+    ray: FakeRay, model: FakeBatchModel, images: list[str]
+) -> None:
+    blocks: list[int] = []
+
+    def dies(name: str, args: Any) -> bool:
+        blocks.extend([len(args[0])] if name == "answer" else [])
+        return False
+
+    ray.dies = dies
+    found = answered([*asked(images, 4), *asked(images, 2, strikes=1), *asked(images, 2, strikes=2)], expected=1)
+    assert ids(found) == [0, 1, 2, 3, 0, 1, 0, 1]
+    assert [answer.error is not None for answer in found] == [False] * 6 + [True] * 2
+    assert set(blocks) == {1} and len(model.asked) == 6
+
+
+def test_actors_that_only_die_end_the_run(ray: FakeRay, model: FakeBatchModel, images: list[str]) -> None:
+    ray.dies = lambda name, args: name == "load"
+    with pytest.raises(DeviceError, match="8 actors died one after the other: the actor died"):
+        answered(asked(images, 4), settings=ClusterSettings(actors=1))
+    ray.dies = lambda name, args: name == "answer"
+    with pytest.raises(DeviceError, match="actors died one after the other"):
+        answered(asked(images, 400), settings=ClusterSettings(actors=1))
+    assert len(ray.killed) >= ray.started  # none is left behind
+
+
+def test_actors_without_room_end_the_run_and_fewer_do_the_work(
+    ray: FakeRay, model: FakeBatchModel, images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.room = 1
+    assert ids(answered(asked(images, 12), settings=ClusterSettings(actors=3))) == list(range(12))
+    ray.room = 0
+    monkeypatch.setattr(actors, "START_S", 0.0)
+    with pytest.raises(DeviceError, match=r"no actor has got a model within .* the cluster has 1 CPUs and 0 GPUs"):
+        answered(asked(images, 4))
+
+
+@pytest.mark.parametrize(
+    "held,settings,count,gpus",
+    [
+        ([{"CPU": 1.0}] * 3, {}, 3, 0.0),
+        ([{"GPU": 8.0}, {"GPU": 4.0}, {"CPU": 2.0}], {}, 12, 1.0),
+        ([{"GPU": 2.0}], {"gpus_per_actor": 0.5}, 4, 0.5),
+        ([{"GPU": 3.0}, {"GPU": 3.0}], {"gpus_per_actor": 2.0}, 2, 2.0),
+        ([{"GPU": 2.0}], {"actors": 1, "gpus_per_actor": 0.0}, 1, 0.0),
+    ],
+)
+def test_as_many_actors_as_there_are_gpus(
+    ray: FakeRay, model: FakeBatchModel, held: Any, settings: dict[str, Any], count: int, gpus: float
+) -> None:
+    ray.held = held
+    with Cluster(ClusterSettings(**settings), LoadSettings(), RUN, "/") as found:
+        assert (found.count, ray.started, ray.options["num_gpus"]) == (count, count, gpus)
+
+
+def test_more_gpus_than_a_node_has_are_refused(ray: FakeRay, model: FakeBatchModel) -> None:
+    ray.held = [{"GPU": 1.0}, {"GPU": 1.0}]
+    with pytest.raises(DeviceError, match="no node has as many, the largest has 1"):
+        Cluster(ClusterSettings(gpus_per_actor=2.0), LoadSettings(), RUN, "/")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"actors": 0}, {"gpus_per_actor": 1.5}, {"gpus_per_actor": -1.0}, {"address": "ray://a:1"}]
+)
+def test_settings_that_are_none(bad: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        ClusterSettings(**bad)
+
+
+def test_a_checkpoint_that_a_node_does_not_have(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(settings: LoadSettings) -> Any:
+        raise CheckpointError("model /here/llava does not exist", "check the path")
+
+    monkeypatch.setitem(sys.modules, "adafv.engine", engine_with(load))
+    with pytest.raises(CheckpointError) as raised:
+        Cluster(ClusterSettings(), LoadSettings(), RUN, "/")
+    assert raised.value.what.startswith("on node ") and "at the same path on every node" in raised.value.fix
+
+
+@pytest.mark.parametrize("name", ["AdaFVError", "InputError", "ServerError", "InternalError", "PoisonError"])
+def test_errors_survive_the_way_from_an_actor(name: str) -> None:
+    error = getattr(errors, name)("what", "fix")
+    again = Fault.of(error).error()
+    assert (type(again), again.what, again.fix) == (type(error), "what", "fix")
+
+
+def test_a_server_that_dies_ends_the_run_and_names_its_suspects(
+    ray: FakeRay, model: FakeBatchModel, images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dies(batch_fakes.FakeAnswers):
+        @property
+        def suspects(self) -> list[Suspect]:
+            return [Suspect(Question(2, images[2], "question 2"), RUN, 1)]
+
+        def _one(self, item: Question, run: RunSettings) -> Answer:
+            if item.text == "question 2":
+                raise ServerError("the server is gone", "start it again", 1)
+            return super()._one(item, run)
+
+    monkeypatch.setattr(batch_fakes, "FakeAnswers", Dies)
+    found: list[Answer] = []
+    with Cluster(ClusterSettings(actors=1), LoadSettings(), RUN, "/") as spread:
+        stream = spread.sweep(asked(images[:3], 3), [RUN], BatchSettings())
+        with pytest.raises(ServerError, match="the server is gone"):
+            found += [answer for (answer,) in stream]
+        assert [one.question.question_id for one in stream.suspects] == [2]
+
+
+def batch(folder: Path, *more: str) -> Result:
+    source = folder / "questions.jsonl"
+    return run_adafv("batch", str(source), "-o", str(folder / "out.jsonl"), "--engine", "ray", *more)
+
+
+def test_the_command_writes_what_one_process_writes(tmp_path: Path, ray: FakeRay, model: FakeBatchModel) -> None:
+    path = questions(tmp_path, *(asking(number, ("a.png", "b.png", "gone.png")[number % 3]) for number in range(30)))
+    alone = tmp_path / "alone.jsonl"
+    assert run_adafv("batch", path, "-o", str(alone)).code == 1
+    ray.dies = deadly({"question 6"}, times=1)
+    assert batch(tmp_path, "--actors", "3").code == 1
+    assert (tmp_path / "out.jsonl").read_bytes() == alone.read_bytes()
+    settings = ".jsonl.settings.json"
+    assert (tmp_path / f"out{settings}").read_bytes() == (tmp_path / f"alone{settings}").read_bytes()
+    picture(tmp_path / "gone.png")
+    model.asked.clear()
+    assert batch(tmp_path, "--resume").code == 0
+    assert sorted(one.question_id for one in model.asked) == list(range(2, 30, 3))
+
+
+@pytest.mark.parametrize(
+    "args,said",
+    [
+        (["--engine", "vllm"], "for vLLM, give --server URL"),
+        (["--actors", "2"], "add --engine ray"),
+        (["--engine", "ray", "--actors", "0"], "--actors: 0 answer nothing"),
+        (["--engine", "ray", "--dry-run", "--probe"], "--probe runs here"),
+    ],
+)
+def test_flags_that_make_no_sense(tmp_path: Path, model: FakeBatchModel, args: list[str], said: str) -> None:
+    refused = run_adafv("batch", questions(tmp_path, asking(1)), *args)
+    assert refused.code == 2 and said in refused.stderr and not model.loaded
+
+
+def test_a_launcher_and_a_cluster_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    questions(tmp_path, asking(1))
+    assert "leave torchrun out" in batch(tmp_path).stderr
+
+
+def test_without_the_extra_the_error_names_it(
+    tmp_path: Path, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    questions(tmp_path, asking(1))
+    refused = batch(tmp_path)
+    assert refused.code == 2 and "pip install 'adafv[ray]'" in refused.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_no_cluster_at_an_address_is_said_at_once(tmp_path: Path, ray: FakeRay, model: FakeBatchModel) -> None:
+    questions(tmp_path, asking(1))
+    refused = batch(tmp_path, "--address", "127.0.0.1:1")
+    assert (
+        refused.code == 3 and "no Ray cluster at 127.0.0.1:1" in refused.stderr and "ray start --head" in refused.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    "text,address",
+    [
+        ("s3://bucket/a/in.jsonl", "s3://bucket/a/in.jsonl"),
+        ("s3:/bucket/a/in.jsonl", "s3://bucket/a/in.jsonl"),
+        ("file:///tmp/in.jsonl", "file:///tmp/in.jsonl"),
+        ("file:/tmp/in.jsonl", "file:///tmp/in.jsonl"),
+        ("https://example.org/a.png", None),
+        ("c:/questions.jsonl", None),
+        ("photos/a.png", None),
+        ("a:b", None),
+    ],
+)
+def test_addresses_are_told_from_paths(text: str, address: str | None) -> None:
+    assert places.address_of(text) == address
