@@ -71,7 +71,8 @@ class Budget:
         if self.count is not None:
             return min(self.count, visual)
         if self.share is not None:
-            return max(1, int(self.share * visual + Fraction(1, 2)))
+            half = self.share.denominator  # in whole numbers, which are asked for often
+            return max(1, (2 * self.share.numerator * visual + half) // (2 * half))
         return bounds(visual)[1] if self.held is not None else visual
 
 

@@ -21,6 +21,16 @@ from adafv.timing import Stopwatch
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Count the tokens that each signal chose, both did, and that were merged into others; `None` of no such split."""
+
+    from_saliency: int | None = None
+    from_similarity: int | None = None
+    from_both: int | None = None
+    merged: int = 0
+
+
+@dataclass(frozen=True)
 class Kept:
     """What is left of one prompt's image.
 
@@ -30,6 +40,7 @@ class Kept:
         by_saliency, by_similarity: (K,) bool, who chose them, where the pruner says so.
         into, shares: (N,) int64 and float32, the candidate that each of the image's goes into, -1 for none, and what
             it is of the mean there; where the pruner merges.
+        counts: of the above.
         pruned: whether anything was left out.
         shared: whether they were chosen for another question about the image, which is charged with it.
     """
@@ -40,6 +51,7 @@ class Kept:
     by_similarity: Tensor | None = None
     into: Tensor | None = None
     shares: Tensor | None = None
+    counts: Counts = Counts()
     pruned: bool = field(default=True, kw_only=True)
     shared: bool = field(default=False, kw_only=True)
 
@@ -49,12 +61,13 @@ class Kept:
         return cls(image.packed, torch.arange(len(image.packed), device=image.packed.device), pruned=False)
 
     @classmethod
-    def chosen(cls, image: ImageEncoding, selection: Selection, row: int) -> Kept:
+    def chosen(cls, image: ImageEncoding, selection: Selection, row: int, counts: Counts = Counts()) -> Kept:
         """Keep what one row of a selection says."""
         indices, shares = selection.indices[row], selection.shares(row, image.visual)
         places = image.candidates[indices]
         masks = (selection.by_saliency, selection.by_similarity)
-        kept = cls(image.packed[places], places, *(None if mask is None else mask[row] for mask in masks))
+        by_saliency, by_similarity = (None if mask is None else mask[row] for mask in masks)
+        kept = cls(image.packed[places], places, by_saliency, by_similarity, counts=counts)
         if selection.into is None or shares is None:
             return kept
         into, home = selection.into[row, : image.visual], image.packed.device
@@ -82,7 +95,7 @@ def choose(
         InputError: similarity that is not finite, a pruner that breaks its promise, or fewer tokens than crops
             where each crop has a budget of its own.
     """
-    kept = [Kept.everything(request.image) for request in requests]
+    kept: list[Kept | None] = [None] * len(requests)
     budgets: dict[int | None, list[int]] = {}
     for number, request in enumerate(requests):
         own = request.settings(run)
@@ -102,13 +115,14 @@ def choose(
             evidence = evidence.on_cpu() if on_cpu else evidence
             keeps = [budget] * len(some) if budget is not None else _needed(some, evidence, run)
             selected = list(_selected(evidence, keeps, run))
-        for rows, selection in selected:
+            counted = [_counts(selection) for _, selection in selected]
+        for (rows, selection), counts in zip(selected, counted, strict=True):
             for place, row in enumerate(rows):
                 first = numbers[row]
-                kept[first] = Kept.chosen(some[row].image, selection, place)
+                chosen = kept[first] = Kept.chosen(some[row].image, selection, place, counts[place])
                 for other in alike[first]:
-                    kept[other] = replace(kept[first], shared=True)
-    return kept
+                    kept[other] = replace(chosen, shared=True)
+    return [one or Kept.everything(request.image) for one, request in zip(kept, requests, strict=True)]
 
 
 def _alike(requests: Sequence[Request], numbers: Sequence[int], *, by_image: bool) -> dict[int, list[int]]:
@@ -139,6 +153,20 @@ def evidence_of(
     if evidence.similarity.numel():
         check_scores("similarity", evidence.similarity)
     return evidence
+
+
+def _counts(selection: Selection) -> list[Counts]:
+    """Count what was chosen of each row; asks the device once for all of them."""
+    rows, keep = selection.indices.shape
+    masks = (selection.by_saliency, selection.by_similarity)
+    asked = [] if selection.into is None else [(selection.into >= 0).sum(dim=1) - keep]
+    if masks[0] is not None and masks[1] is not None:
+        asked += [mask.sum(dim=1) for mask in (*masks, masks[0] & masks[1]) if mask is not None]
+    if not asked:
+        return [Counts()] * rows
+    answered = torch.stack(asked, dim=1).tolist()
+    merged = [0] * rows if selection.into is None else [one.pop(0) for one in answered]
+    return [replace(Counts(*one), merged=many) for one, many in zip(answered, merged, strict=True)]
 
 
 def _needed(requests: Sequence[Request], evidence: Evidence, run: RunSettings) -> list[int]:

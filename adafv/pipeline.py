@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from adafv.decoding import Decoded, Decoder, Spliced, splice
 from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import InputError
 from adafv.evidence import Evidence, check_scores
-from adafv.families.base import Family
+from adafv.families.base import Family, ImagePlan
 from adafv.families.hooks import execution_device
 from adafv.generating import Generating
 from adafv.memory import is_out_of_memory, memory_explained
@@ -68,6 +69,10 @@ class Pipeline:
         run = run or RunSettings()
         return self.stages.preprocess(image, self.stages.padded(run.pad, run.protocol))
 
+    def plan(self, pixels: Pixels) -> ImagePlan:
+        """Tell how many tokens an image will have, before it is encoded."""
+        return self.stages.plan(self.model.config, *pixels.size)
+
     @torch.inference_mode()
     def encode(self, images: list[Pixels], watch: Stopwatch, runs: Iterable[RunSettings] = ()) -> list[ImageEncoding]:
         """Encode images together; adds to `watch` under `vision`.
@@ -83,8 +88,7 @@ class Pipeline:
         """
         with watch.span("vision"), memory_explained():
             encodings = [encoding.to(self.home) for encoding in self.stages.encode(images, keys=reads_keys(runs))]
-        for encoding in encodings:
-            check_scores("saliency", encoding.saliency)
+        check_scores("saliency", torch.cat([encoding.saliency for encoding in encodings]))
         return encodings
 
     def run(self, requests: Sequence[Request], run: RunSettings, watch: Stopwatch) -> list[Outcome]:
@@ -106,7 +110,7 @@ class Pipeline:
         self._reset_peak()
         with memory_explained():
             with watch.span("prefill"):
-                texts = [self.embed(request) for request in requests]
+                texts = self.embed(requests)
             kept = self.prune(requests, texts, run, watch)
             rooms = [self._room(request, run, one) for request, one in zip(requests, kept, strict=True)]
             with watch.span("prefill"):
@@ -127,20 +131,12 @@ class Pipeline:
         Raises:
             InputError: similarity that is not finite.
         """
-        return evidence_of([request], [self.embed(request)], [0], {"text"})
+        return evidence_of([request], self.embed([request]), [0], {"text"})
 
     def peak_bytes(self) -> int | None:
         """Most memory that tensors took on the accelerators since the last `run` began; `None` on CPUs."""
         tracked = [device for device in self.devices if device.type == "cuda"]
         return sum(torch.cuda.max_memory_allocated(device) for device in tracked) if tracked else None
-
-    def has_room(self) -> bool:
-        """Tell whether twice the last run's peak memory fits on every accelerator; always false on a CPU."""
-        tracked = [device for device in self.devices if device.type == "cuda"]
-        return bool(tracked) and all(
-            2 * torch.cuda.max_memory_allocated(device) < torch.cuda.get_device_properties(device).total_memory
-            for device in tracked
-        )
 
     def computes(self) -> bool:
         """Tell whether the accelerators still compute, after an error of theirs; always false on a CPU."""
@@ -155,9 +151,10 @@ class Pipeline:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
 
-    def embed(self, request: Request) -> Tensor:
-        """Embed all text of a prompt, that before the image first: (T, D)."""
-        return self.stages.embed(request.prompt.before + request.prompt.after)
+    def embed(self, requests: Sequence[Request]) -> list[Tensor]:
+        """Embed all text of each prompt, that before the image first: (T, D) each, looked up at once."""
+        texts = [request.prompt.before + request.prompt.after for request in requests]
+        return list(torch.split(self.stages.embed(list(chain.from_iterable(texts))), [len(text) for text in texts]))
 
     def _room(self, request: Request, run: RunSettings, kept: Kept | None = None) -> int | None:
         """Count the tokens that may be generated before the context is full; the last one takes no position.

@@ -22,7 +22,7 @@ def reported(
     accountant: Accountant,
     peak_bytes: int | None,
 ) -> Answer:
-    """Fill in an answer. Synchronises with the device.
+    """Fill in an answer; asks the device only where each crop has a budget, and then once an image.
 
     Args:
         answer: with question and settings.
@@ -32,7 +32,7 @@ def reported(
         accountant: of the checkpoint.
         peak_bytes: memory that the device took at most, where that is tracked.
     """
-    tokens, packed = token_counts(request, outcome), len(request.image.packed)
+    tokens, packed = token_counts(request, outcome), request.image.packed.shape[0]
     crops, shared = request.image.crops if request.cost is not None else 0, outcome.decoded.shared
     score = _selection_flops(request, tokens, run, accountant) if outcome.kept.pruned and not outcome.kept.shared else 0
     return replace(
@@ -55,23 +55,19 @@ def reported(
 
 
 def token_counts(request: Request, outcome: Outcome) -> TokenCounts:
-    """Count visual tokens by the signal that chose them, text and generated tokens. Synchronises with the device."""
+    """Count visual tokens by the signal that chose them, text and generated tokens."""
     kept, image = outcome.kept, request.image
-    by_saliency = by_similarity = by_both = None
-    if kept.by_saliency is not None and kept.by_similarity is not None:
-        both = kept.by_saliency & kept.by_similarity
-        by_saliency, by_similarity, by_both = (int(mask.sum()) for mask in (kept.by_saliency, kept.by_similarity, both))
     return TokenCounts(
         visual=image.visual,
-        kept=len(kept.tokens) if kept.pruned else image.visual,
-        from_saliency=by_saliency,
-        from_similarity=by_similarity,
-        from_both=by_both,
+        kept=kept.tokens.shape[0] if kept.pruned else image.visual,
+        from_saliency=kept.counts.from_saliency,
+        from_similarity=kept.counts.from_similarity,
+        from_both=kept.counts.from_both,
         text=request.prompt.text_tokens,
         generated=len(outcome.decoded.ids),
         crops=image.crops,
         newlines=0 if kept.pruned else image.newlines,
-        merged=0 if kept.into is None else int((kept.into >= 0).sum()) - len(kept.places),
+        merged=kept.counts.merged,
     )
 
 

@@ -218,7 +218,8 @@ class BatchSettings:
     """How a stream of questions is worked through; none of this changes an answer.
 
     Args:
-        batch_size: prompts in one prefill, or `auto`: grows while memory allows it. Out of memory halves it.
+        batch_size: prompts in one prefill, or `auto`: grows while memory has room and questions are answered faster.
+            Out of memory halves it.
         cache_bytes: encoded images that are held for further questions about them.
         workers: threads that read and preprocess images ahead.
         ahead: questions read ahead of the answers, in batches; bounds the reordering by length, too.

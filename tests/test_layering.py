@@ -59,7 +59,8 @@ ROOMS: dict[str, str] = {
     "explanation": "families figures notebook records",
     "explaining": "choosing explanation pipeline records request settings words",
     "report": "costs pipeline records request settings",
-    "streaming": "encoding errors images memory pipeline prompt pruners records request settings timing",
+    "headroom": "",
+    "streaming": "encoding errors headroom images memory pipeline prompt pruners records request settings timing",
     "spreading": "engine errors records settings streaming",
     "figures": "",
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
@@ -70,8 +71,8 @@ ROOMS: dict[str, str] = {
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "harness": "engine errors records settings",
-    "bench": "costs demo engine errors families flops images loading memory pruners records request settings timing"
-    " wrapping",
+    "bench": "costs demo engine errors families flops headroom images loading memory pruners records request settings"
+    " timing wrapping",
     "patching": "budget encoding errors evidence families pipeline prompt pruners records request settings timing"
     " wrapping",
     "__init__": "budget engine errors patching pruners records settings versions wrapping",
@@ -103,6 +104,7 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/images": "PIL",
     "adafv/sandbox": "jinja2",
     "adafv/prompt": "jinja2",  # what transformers renders chat templates with
+    "adafv/headroom": "torch",
     "adafv/streaming": "torch safetensors",
     "adafv/spreading": "ray pyarrow",  # only inside functions
     "adafv/decoding": "torch",

@@ -60,7 +60,7 @@ def kept_of(model: adafv.Model, image: Any, **settings: Any) -> tuple[ImageEncod
     encoding, _ = model.encode(image, run)
     request = Request(asked, model.render(asked, run), encoding)
     with torch.inference_mode():
-        texts = [model.pipeline.embed(request)]
+        texts = model.pipeline.embed([request])
         return encoding, model.pipeline.prune([request], texts, run, Stopwatch())[0]
 
 

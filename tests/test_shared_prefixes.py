@@ -15,7 +15,7 @@ from adafv.decoding import Spliced
 from adafv.generating import generate
 from adafv.prompt import Prompt
 from adafv.settings import RunSettings
-from adafv.streaming.scheduling import in_order
+from adafv.streaming.lengths import in_order
 from adafv.streaming.tickets import Image, Ticket
 from adafv.timing import Stopwatch
 from tests import tiny
@@ -85,14 +85,15 @@ def test_heads_that_differ_are_not_shared(model: adafv.Model) -> None:
 def test_questions_about_an_image_are_taken_together() -> None:
     """They come in turn, and two about one image differ in length more than those about two."""
 
-    def ticket(number: int, key: str, length: int) -> Ticket:
+    def ticket(number: int, key: str) -> Ticket:
         image: Future[Image] = Future()
         image.set_result(Image(key, None))
-        return Ticket(number, None, Prompt("", [], [0] * length, (0, 1)), image)
+        return Ticket(number, None, Prompt("", [], [], (0, 1)), image)
 
-    ready = [ticket(0, "a", 10), ticket(1, "b", 11), ticket(2, "a", 19), ticket(3, "b", 10), ticket(4, "c", 10)]
-    assert [one.number for one in in_order(ready, by_image=True)] == [0, 2, 3, 1, 4]
-    assert [one.number for one in in_order(ready, by_image=False)] == [0, 3, 4, 1, 2]
+    ready = [ticket(0, "a"), ticket(1, "b"), ticket(2, "a"), ticket(3, "b"), ticket(4, "c")]
+    lengths = [10, 11, 19, 10, 10]
+    assert [one.number for one in in_order(ready, lengths, by_image=True)] == [0, 2, 3, 1, 4]
+    assert [one.number for one in in_order(ready, lengths, by_image=False)] == [0, 3, 4, 1, 2]
 
 
 def test_a_little_is_not_worth_a_pass_of_its_own(model: adafv.Model) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import weakref
+from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import adafv
-from adafv import BatchSettings, Question, generating
+from adafv import BatchSettings, Question, generating, headroom
 from adafv.encoding import Pixels
-from adafv.errors import OutOfMemoryError
+from adafv.errors import ImageError, OutOfMemoryError
+from adafv.headroom import Headroom
 from adafv.pipeline import Pipeline
 from adafv.request import EncodingCost
 from adafv.streaming.answerer import StreamStats
 from adafv.streaming.encoder_cache import EncoderCache, Loaded
 from adafv.streaming.scheduling import Scheduler
-from adafv.streaming.tickets import Ticket
+from adafv.streaming.sizing import BatchSize
+from adafv.streaming.tickets import Image, Ticket
 from adafv.timing import Stopwatch
 from tests.conftest import noise
 from tests.stock import encoded
@@ -27,35 +33,107 @@ from tests.test_streaming import RUN, questions, texts
 
 
 def test_batches_grow_while_there_is_room(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, run = [], Pipeline.begin
+    sizes, run, went = [], Pipeline.begin, BatchSize.went
 
     def counting(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
         sizes.append(len(rows))
         return run(self, rows, *others)
 
     monkeypatch.setattr(Pipeline, "begin", counting)
-    monkeypatch.setattr(Pipeline, "has_room", lambda _: True)
-    assert len(list(llava.stream(questions(120, 2), replace(RUN, max_new_tokens=1)))) == 120
-    assert sizes[0] <= 8 and max(sizes) == 32
+    monkeypatch.setattr(Headroom, "doubles", lambda _: True)
+    monkeypatch.setattr(BatchSize, "went", lambda self, _, room: went(self, 1.0, room=room))  # each as fast as all
+    assert len(list(llava.stream(questions(150, 2), replace(RUN, max_new_tokens=1)))) == 150
+    assert sizes[:3] == [8, 16, 32] and sizes[3:] in ([64, 30], [30, 64])
     sizes.clear()
     list(llava.stream(questions(20, 2), replace(RUN, max_new_tokens=1), BatchSettings(batch_size=4)))
     assert max(sizes) == 4
 
 
 def test_batches_do_not_grow_where_nobody_knows_of_room(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not llava.pipeline.has_room()  # a CPU
+    monkeypatch.setattr(headroom, "resident", lambda _: None)  # no Linux
     stream = llava.stream(questions(40, 2), replace(RUN, max_new_tokens=1))
     assert len(list(stream)) == 40 and stream.stats.batch_size == 8
 
 
-@pytest.mark.parametrize("peaks,room", [((49, 10), True), ((50, 10), False), ((10, 60), False)])
-def test_there_is_room_where_every_device_holds_twice_as_much(
-    monkeypatch: pytest.MonkeyPatch, peaks: tuple[int, int], room: bool
+@pytest.mark.parametrize(
+    "peaks,weights,room",
+    [((40, 10), 0, True), ((50, 10), 0, False), ((10, 60), 0, False), ((70, 70), 60, True), ((80, 70), 60, False)],
+)
+def test_there_is_room_where_every_device_holds_the_work_twice_and_the_weights_once(
+    monkeypatch: pytest.MonkeyPatch, peaks: tuple[int, int], weights: int, room: bool
 ) -> None:
     devices = [torch.device("cpu"), torch.device("cuda:0"), torch.device("cuda:1")]
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[device.index])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: weights)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=100))
-    assert Pipeline.has_room(SimpleNamespace(devices=devices)) == room  # type: ignore[arg-type]
+    assert Headroom(devices).doubles() == room
+
+
+@pytest.mark.parametrize("resting,peak,room", [(60, 80, True), (60, 89, False), (0, 80, False)])
+def test_a_cpu_has_room_for_what_the_process_took_once_more(
+    monkeypatch: pytest.MonkeyPatch, resting: int, peak: int, room: bool
+) -> None:
+    """Of 30 that are free, 27 count."""
+    sizes = {"VmRSS": resting, "VmHWM": peak}
+    monkeypatch.setattr(headroom, "reset_resident", lambda: True)
+    monkeypatch.setattr(headroom, "resident", sizes.get)
+    monkeypatch.setattr(headroom, "available", lambda: 30)
+    assert Headroom([torch.device("cpu")]).doubles() == room
+
+
+@pytest.mark.parametrize("limit,free", [("100", 60), ("9999999", 2048), ("max", 2048)])
+def test_memory_that_is_free_is_the_container_s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, free: int
+) -> None:
+    files = {"meminfo": "MemTotal: 9 kB\nMemAvailable: 2 kB\n", "memory.max": limit, "memory.current": "70"}
+    for name, text in (files | {"memory.stat": "anon 1\ninactive_file 30\n"}).items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(headroom, "_SYSTEM", tmp_path / "meminfo")
+    monkeypatch.setattr(headroom, "_GROUP", tmp_path)
+    assert headroom.available() == free
+
+
+def grown(asked: Any, rates: dict[int, float], room: bool = True) -> list[int]:
+    """Sizes of batches one after the other, where a batch of each size has that many answers a second."""
+    size, sizes = BatchSize(asked), []
+    for _ in range(12):
+        sizes.append(size.now)
+        size.went(size.now / rates[size.now], room=room)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "asked,rates,room,sizes",
+    [
+        ("auto", {8: 1, 16: 2, 32: 3, 64: 4, 128: 5, 256: 6, 512: 7}, True, [8, 16, 32, 64, 128, 256, *[512] * 6]),
+        ("auto", {8: 10, 16: 15, 32: 15.7}, True, [8, 16, 32, 32, *[16] * 8]),  # a gain of less than 5 %, twice
+        ("auto", {8: 10, 16: 5}, True, [8, 16, 16, *[8] * 9]),
+        ("auto", {8: 10}, False, [8] * 12),
+        (4, {4: 1}, True, [4] * 12),
+    ],
+)
+def test_batches_grow_as_long_as_that_is_faster(
+    asked: Any, rates: dict[int, float], room: bool, sizes: list[int]
+) -> None:
+    assert grown(asked, rates, room) == sizes
+
+
+def test_the_first_batch_of_a_size_may_be_slow() -> None:
+    size = BatchSize("auto")
+    size.went(8.0, room=True)
+    size.went(99.0, room=True)
+    assert size.now == 16
+    size.went(8.0, room=True)
+    assert size.now == 32
+
+
+def test_batches_that_did_not_fit_do_not_grow_again() -> None:
+    size = BatchSize("auto")
+    size.went(1.0, room=True)
+    size.fitted(5)
+    for _ in range(4):
+        size.went(0.001, room=True)
+    assert size.now == 5
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,17 +201,83 @@ def test_a_question_that_fits_no_memory_fails_alone(llava: adafv.Model, monkeypa
     assert stream.stats.batch_size >= 2  # as many as fitted, not one for ever
 
 
+def shaped(number: int, text: int, visual: int, kind: str = "loaded") -> Ticket:
+    """A ticket whose image has so many candidates and a newline: in its pixels, encoded, or not to be read."""
+    image: Future[Any] = Future()
+    if kind == "broken":
+        image.set_exception(ImageError("no image", "another"))
+        return Ticket(number, Question(number, None, "?"), SimpleNamespace(text_tokens=text), image, (RUN,), [None])  # type: ignore[arg-type]
+    loaded: Future[Loaded] = Future()
+    loaded.set_result(Loaded(Pixels(torch.zeros(1, 1), (visual, 1)), 0.0))
+    image.set_result(Image(str(visual), loaded if kind == "loaded" else None))
+    return Ticket(number, Question(number, None, "?"), SimpleNamespace(text_tokens=text), image, (RUN,), [None])  # type: ignore[arg-type]
+
+
+def batches_of(tickets: list[Ticket], size: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Batch after batch, of all tickets that are left."""
+    taken: list[list[int]] = []
+    monkeypatch.setattr(Scheduler, "_answer", lambda _, batch: taken.append([ticket.number for ticket in batch]))
+    pipeline = SimpleNamespace(plan=lambda pixels: SimpleNamespace(visual=pixels.size[0], packed=pixels.size[0] + 1))
+    cache: Any = SimpleNamespace(tokens=lambda key: (int(key), int(key) + 1))
+    nothing: Any = SimpleNamespace(tell_news=None, pipeline=pipeline)
+    scheduler = Scheduler(
+        nothing, [RUN], cache=cache, prefetcher=nothing, stats=StreamStats(), size=BatchSize(size), room=nothing
+    )
+    while left := [ticket for ticket in tickets if not ticket.taken]:
+        scheduler.answer_some(left)
+    return taken
+
+
 def test_a_batch_is_the_oldest_and_those_nearest_to_it_in_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: list[list[int]] = []
-    monkeypatch.setattr(Scheduler, "_answer", lambda _, batch: batches.append([ticket.number for ticket in batch]))
-    nothing: Any = None
-    stats = StreamStats(batch_size=3)
-    listener: Any = SimpleNamespace(tell_news=None)
-    scheduler = Scheduler(nothing, [], cache=nothing, prefetcher=listener, stats=stats, largest=3)
-    lengths: list[Any] = [SimpleNamespace(text_tokens=count) for count in (20, 90, 24, 21, 19, 88, 24)]
-    scheduler.answer_some([Ticket(number, prompt=prompt) for number, prompt in enumerate(lengths)])
-    scheduler.answer_some([Ticket(number, prompt=lengths[number]) for number in (1, 2, 5, 6)])
-    assert batches == [[0, 3, 4], [1, 5, 2]]
+    texts = [shaped(number, text, 0, "broken") for number, text in enumerate((20, 90, 24, 21, 19, 88, 24))]
+    assert batches_of(texts, 3, monkeypatch) == [[0, 3, 4], [1, 5, 2], [6]]
+
+
+def test_visual_tokens_count_in_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of them: 30 + 100, 90 + 10, 30 + 10, 30 + 12, 30 + 98, 90 + 11."""
+    sizes = [(30, 400), (90, 40), (30, 40), (30, 48), (30, 392), (90, 44)]
+    kinds = ["loaded", "encoded", "loaded", "encoded", "encoded", "loaded"]
+    tickets = [shaped(i, *size, kind) for i, (size, kind) in enumerate(zip(sizes, kinds, strict=True))]
+    assert batches_of(tickets, 2, monkeypatch) == [[0, 4], [1, 5], [2, 3]]
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 90), st.sampled_from([4, 100, 800])), min_size=1, max_size=30),
+    size=st.integers(1, 9),
+)
+def test_no_ticket_is_forgotten_and_none_outside_a_batch_is_nearer(shapes: list[tuple[int, int]], size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        batches = batches_of([shaped(number, *shape) for number, shape in enumerate(shapes)], size, patch)
+    assert sorted(number for batch in batches for number in batch) == list(range(len(shapes)))
+    lengths = [text + visual // 4 for text, visual in shapes]
+    left = set(range(len(shapes)))
+    for batch in batches:
+        oldest = min(left)
+        assert batch[0] == oldest
+        left -= set(batch)
+        far = max(abs(lengths[number] - lengths[oldest]) for number in batch)
+        assert all(abs(lengths[number] - lengths[oldest]) >= far for number in left)
+
+
+def test_encodings_are_let_go_before_a_lone_question_fails(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    run, let_go = Pipeline.begin, EncoderCache.let_go
+
+    def full(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
+        if not held:
+            raise OutOfMemoryError("out of memory", "less")
+        return run(self, rows, *others)
+
+    def noted(self: EncoderCache) -> bool:
+        held.append(self._bytes)
+        return let_go(self)
+
+    monkeypatch.setattr(Pipeline, "begin", full)
+    monkeypatch.setattr(EncoderCache, "let_go", noted)
+    stream = llava.stream(questions(3, 3), RUN, BatchSettings(batch_size=3))
+    answers = list(stream)
+    assert [answer.error for answer in answers] == [None] * 3
+    assert len(held) == 1 and held[0] > 0 and stream.stats.images_encoded == 3
 
 
 def test_no_pixels_are_held_once_they_are_encoded_or_refused(llava: adafv.Model) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from adafv.headroom import reset_resident, resident
 
 
 class Peak:
@@ -27,22 +26,9 @@ class Peak:
         """Count during the `with` block."""
         for device in self._cuda:
             torch.cuda.reset_peak_memory_stats(device)
-        resets = not self._cuda and _reset_resident()
+        resets = not self._cuda and reset_resident()
         yield
         if self._cuda:
             self.bytes = sum(torch.cuda.max_memory_allocated(device) for device in self._cuda)
         elif resets:
-            self.bytes = _resident()
-
-
-def _reset_resident() -> bool:
-    try:
-        _RESET.write_text("5")  # the largest resident size counts from now on
-    except OSError:
-        return False
-    return True
-
-
-def _resident() -> int | None:
-    lines = [line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")]
-    return 1024 * int(lines[0].split()[1]) if lines else None
+            self.bytes = resident("VmHWM")

@@ -47,7 +47,7 @@ class Selection:
     def _choose(self, name: str) -> Sample:
         pipeline, watch = self._subject.model.pipeline, Stopwatch(self._subject.devices)
         run = self._subject.run_settings(self._keep, 1, name)
-        pipeline.prune(self._asked(), [pipeline.embed(request) for request in self._asked()], run, watch)
+        pipeline.prune(self._asked(), pipeline.embed(self._asked()), run, watch)
         return {stage: watch[stage] for stage in STAGES} | {"selection": watch["score"] + watch["prune"]}
 
     def _asked(self) -> list[Request]:

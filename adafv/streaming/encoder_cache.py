@@ -78,6 +78,20 @@ class EncoderCache:
                     self._store.save(key, encoding)
         return encoded
 
+    def let_go(self) -> bool:
+        """Drop all encodings, for their memory; tells whether there were any. What they cost stays charged."""
+        held = bool(self._encodings)
+        self._encodings.clear()
+        self._bytes = 0
+        return held
+
+    def tokens(self, key: str) -> tuple[int, int] | None:
+        """Count an image's candidates and all its tokens without reading its encoding; `None` where it has none."""
+        encoding = self._encodings.get(key)
+        if encoding is not None:
+            return encoding.visual, encoding.packed.shape[0]
+        return None if self._store is None else self._store.tokens(key)
+
     @property
     def stored(self) -> tuple[int, int]:
         """Count the encodings read from the store, and the bytes written to it."""

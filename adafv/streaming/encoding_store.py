@@ -62,6 +62,13 @@ class EncodingStore:
         """Tell whether there is a file for the image of that content key; may be asked from any thread."""
         return self._path(key).exists()
 
+    def tokens(self, key: str) -> tuple[int, int] | None:
+        """Read how many candidates and how many tokens an image has; `None` where nothing tells."""
+        with suppress(OSError, KeyError, SafetensorError), safe_open(self._path(key), framework="pt") as file:
+            visual, packed = (file.get_slice(name).get_shape()[0] for name in ("candidates", "packed"))
+            return int(visual), int(packed)
+        return None
+
     def load(self, key: str) -> ImageEncoding | None:
         """Read an encoding; `None` where there is none, or none that is whole: that file is removed."""
         path = self._path(key)

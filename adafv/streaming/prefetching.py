@@ -105,6 +105,13 @@ class Prefetcher:
                 self._changed.wait(_LINGER_S if ready else _POLL_S)
         return []
 
+    def reach(self, ahead: int) -> None:
+        """Keep at least so many tickets in flight from now on."""
+        more = ahead - self._ahead
+        if more > 0:
+            self._ahead = ahead
+            self._room.release(more)
+
     def tell_news(self) -> None:
         """End the waiting for tickets, now or the next time: something else is to be done. From any thread."""
         with self._changed:

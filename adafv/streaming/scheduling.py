@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 from adafv.encoding import ImageEncoding
 from adafv.errors import AdaFVError, DeviceError, InputError, OutOfMemoryError, ServerError
+from adafv.headroom import Headroom
 from adafv.records import Answer, Question
 from adafv.request import EncodingCost, Request
 from adafv.settings import RunSettings
@@ -16,8 +18,10 @@ from adafv.streaming.answerer import Answerer, Pending, StreamStats, Suspect
 from adafv.streaming.backstop import line_error, log_defect
 from adafv.streaming.encoder_cache import EncoderCache, Loaded
 from adafv.streaming.flights import Flights
+from adafv.streaming.lengths import in_order, length_of
 from adafv.streaming.prefetching import Prefetcher
 from adafv.streaming.runs import begins_alike
+from adafv.streaming.sizing import BatchSize
 from adafv.streaming.tickets import Encoded, Ticket
 
 _Part = TypeVar("_Part")
@@ -37,8 +41,9 @@ class Scheduler:
             preceded by an unmeasured warm-up, so that their latencies can be compared.
         cache: of encoded images.
         prefetcher: where tickets come from.
-        stats: kept up to date; its `batch_size` follows what fits.
-        largest: tickets in a batch at most.
+        stats: kept up to date.
+        size: tickets in a batch; learns from each.
+        room: tells whether more would fit into memory.
     """
 
     def __init__(
@@ -49,11 +54,12 @@ class Scheduler:
         cache: EncoderCache,
         prefetcher: Prefetcher,
         stats: StreamStats,
-        largest: int,
+        size: BatchSize,
+        room: Headroom,
     ) -> None:
         self._model, self._runs = model, list(runs)
         self._cache, self._prefetcher = cache, prefetcher
-        self._stats, self._largest = stats, largest
+        self._stats, self._size, self._room = stats, size, room
         self._together = any(map(begins_alike, self._runs))
         self._cold = set(self._runs) if len(self._runs) > 1 else set()
         self._flights = Flights(prefetcher.tell_news)
@@ -62,7 +68,8 @@ class Scheduler:
 
     def answer_some(self, ready: Sequence[Ticket]) -> None:
         """Answer a batch: the oldest ticket and those that go best with it."""
-        batch = in_order(ready, by_image=self._together)[: self._stats.batch_size]
+        lengths = [length_of(ticket, self._model.pipeline, self._cache) for ticket in ready]
+        batch = in_order(ready, lengths, by_image=self._together)[: self._size.now]
         for ticket in batch:
             ticket.taken = True
         self._answer(batch)
@@ -75,36 +82,41 @@ class Scheduler:
 
     def _answer(self, batch: list[Ticket]) -> None:
         encoded: list[Encoded] = []
-        roomy = self._in_parts(batch, lambda part: encoded.extend(self._encode(part)), self._fail)
+        self._room.begin()
+        whole = self._in_parts(batch, lambda part: encoded.extend(self._encode(part)), self._fail)
+        roomy, start = self._room.doubles(), time.perf_counter()
         for run in self._runs:
             asked = [one for one in encoded if run in one.slots]
             if not asked:
                 continue
-
-            went = self._in_parts(asked, self._attempt(run), partial(self._give_up, run=run))
-            roomy = went and self._model.pipeline.has_room() and roomy
+            whole &= self._in_parts(asked, self._attempt(run), partial(self._give_up, run=run))
+            roomy &= self._room.doubles()
         for one in encoded:
             one.encoding.cosines.clear()
         self._runs.append(self._runs.pop(0))
-        if roomy and encoded and len(batch) == self._stats.batch_size:
-            self._stats.batch_size = min(self._largest, 2 * self._stats.batch_size)
+        if whole and len(encoded) == self._size.now:
+            self._size.went(time.perf_counter() - start, room=roomy)
+            self._prefetcher.reach(2 * self._size.now)
+        self._stats.batch_size = self._size.now
 
     def _in_parts(
         self, batch: list[_Part], attempt: Callable[[list[_Part]], None], fail: Callable[[_Part, AdaFVError], None]
     ) -> bool:
         """Attempt a batch, and its halves if that fails; whether it went at once."""
 
-        def fitting(part: list[_Part]) -> int:
+        def fitting(part: list[_Part], *, last: bool = False) -> int:
             error = self._error_of(attempt, part)
             if error is None:
                 return len(part)
+            if len(part) == 1 and isinstance(error, OutOfMemoryError) and not last and self._cache.let_go():
+                return fitting(part, last=True)
             if len(part) == 1:
                 fail(part[0], error)
                 return 0
             middle = len(part) // 2
             fitted = max(fitting(part[:middle]), fitting(part[middle:]))
             if isinstance(error, OutOfMemoryError):
-                self._largest = self._stats.batch_size = max(1, fitted)
+                self._size.fitted(fitted)
             return fitted
 
         return fitting(batch) == len(batch)
@@ -219,28 +231,3 @@ class Scheduler:
         if image.loaded is None:  # it was encoded when the ticket came, and has left the cache since
             return image.key, self._prefetcher.load(ticket.question.image)
         return image.key, image.loaded.result()
-
-
-def in_order(ready: Sequence[Ticket], *, by_image: bool) -> list[Ticket]:
-    """Put tickets in the order in which they go with the first: by length, for little padding.
-
-    Args:
-        ready: oldest first.
-        by_image: put those about one image together, at the place of the nearest, since they are prefilled together.
-    """
-
-    def distance(ticket: Ticket) -> tuple[int, int]:
-        return abs(_length(ticket) - _length(ready[0])), ticket.number
-
-    near = sorted(ready, key=distance)
-    firsts: dict[str | None, int] = {}
-    return sorted(near, key=lambda ticket: firsts.setdefault(_image_key(ticket), len(firsts))) if by_image else near
-
-
-def _image_key(ticket: Ticket) -> str | None:
-    """Name the image of a ticket that is ready; `None` where it cannot be read."""
-    return None if ticket.image is None or ticket.image.exception() else ticket.image.result().key
-
-
-def _length(ticket: Ticket) -> int:
-    return ticket.prompt.text_tokens if ticket.prompt is not None else 0

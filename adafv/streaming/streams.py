@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
+from adafv.headroom import Headroom
 from adafv.pipeline import reads_keys
 from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, RunSettings
@@ -13,9 +14,9 @@ from adafv.streaming.encoder_cache import EncoderCache
 from adafv.streaming.encoding_store import EncodingStore
 from adafv.streaming.prefetching import Item, Prefetcher
 from adafv.streaming.scheduling import Scheduler
+from adafv.streaming.sizing import BatchSize
 
-_FIRST_BATCH = 8  # what `auto` begins with
-_LARGEST_BATCH = 32  # and where it ends
+_AHEAD_OF = 32  # the batch that is read ahead of at first, where the size is still to be found
 
 
 class SweepStream(Iterator[list[Answer]]):
@@ -39,10 +40,10 @@ class SweepStream(Iterator[list[Answer]]):
         batch: BatchSettings,
         stop: threading.Event | None = None,
     ) -> None:
-        self.stats = StreamStats(batch_size=_FIRST_BATCH if batch.batch_size == "auto" else batch.batch_size)
+        size = BatchSize(batch.batch_size)
+        self.stats = StreamStats(batch_size=size.now)
         self._stop = stop or threading.Event()
-        largest = _LARGEST_BATCH if batch.batch_size == "auto" else batch.batch_size
-        store = _store(model, runs, batch)
+        store, requests = _store(model, runs, batch), model.pipeline.decoder.requests
         cache = EncoderCache(model.pipeline, batch.cache_bytes, runs, store)
         self._prefetcher = Prefetcher(
             items,
@@ -52,10 +53,11 @@ class SweepStream(Iterator[list[Answer]]):
             failed=model.failed,
             encoded=cache.__contains__,
             workers=batch.workers,
-            ahead=batch.ahead * largest + model.pipeline.decoder.requests,
+            ahead=batch.ahead * (_AHEAD_OF if batch.batch_size == "auto" else size.now) + requests,
         )
+        room = Headroom(model.pipeline.devices)
         self._scheduler = Scheduler(
-            model, runs, cache=cache, prefetcher=self._prefetcher, stats=self.stats, largest=largest
+            model, runs, cache=cache, prefetcher=self._prefetcher, stats=self.stats, size=size, room=room
         )
         self._answers = self._deliver()
 

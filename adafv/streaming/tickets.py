@@ -26,7 +26,8 @@ class Image:
 class Ticket:
     """Follow one input item in flight. `answers` has a slot per run, `None` until that run is done.
 
-    `taken` is set when its answers are being made, `strikes` is of `Asked`.
+    `taken` is set when its answers are being made, `strikes` is of `Asked`; `length` is that of its prompts, all runs
+    together, once somebody has worked it out.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Ticket:
     answers: list[Answer | None] = field(default_factory=list)
     strikes: int = 0
     taken: bool = False
+    length: int | None = None
 
     @property
     def answered(self) -> bool:
