@@ -104,7 +104,7 @@ def choose(
             budgets.setdefault(None if own.budget.held else keep, []).append(number)
     for budget, numbers in budgets.items():
         pruner = pruners.get(run.pruner)
-        alike = _alike(requests, numbers, by_image=pruner.by_image and budget is not None)
+        alike = _alike(requests, numbers, by_image=run.by_image and budget is not None)
         numbers, reads = list(alike), pruner.reads
         some = [requests[i] for i in numbers]
         with watch.span("score"):

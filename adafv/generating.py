@@ -26,18 +26,21 @@ class Generating:
 
     Args:
         model: a LLaVA model of transformers.
+
+    Attributes:
+        share: whether what prompts of a batch begin with is prefilled once; the answers are the same without.
     """
 
     requests = 0
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self._model, self.share = model, True
         if why := refusal(model):
             log.info("questions about one image are prefilled one by one: %s", why)
 
     def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
         """Answer a batch of prompts; raises as `generate` does."""
-        return [_done(decoded) for decoded in generate(self._model, prompts, run, watch)]
+        return [_done(decoded) for decoded in generate(self._model, prompts, run, watch, share=self.share)]
 
 
 def _done(decoded: Decoded) -> Future[Decoded]:
@@ -71,7 +74,9 @@ class _Watcher(StoppingCriteria):  # type: ignore[misc]
         return half.expand(len(input_ids))
 
 
-def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Decoded]:
+def generate(
+    model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch, *, share: bool = True
+) -> list[Decoded]:
     """Prefill and decode a batch; adds to `watch` under `prefill` and `decode`.
 
     Args:
@@ -79,6 +84,7 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
         prompts: B spliced prompts.
         run: generation settings; sampling leaves the caller's random state as it is.
         watch: gets the seconds up to the first token and those after it.
+        share: prefill once what prompts begin with, where that is worth it.
 
     Raises:
         InputError: logits that are NaN or infinite.
@@ -87,7 +93,7 @@ def generate(model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: St
     watcher = _Watcher(watch, torch.tensor(ends_of(model), dtype=torch.long, device=device))
     chooser = Chooser(run, [prompt.seed for prompt in prompts], device)
     limits = [min(run.max_new_tokens, prompt.room or run.max_new_tokens) for prompt in prompts]
-    begin = start(model, prompts)
+    begin = start(model, prompts, share=share)
     rows = _in_rounds(model, begin, limits, watcher, chooser)
     if chooser.finite is not None and not chooser.finite:
         raise InputError(

@@ -39,10 +39,10 @@ class Start:
     shared: Sequence[int]
 
 
-def start(model: Any, prompts: Sequence[Spliced]) -> Start:
-    """Prefill the heads that prompts share, where that is worth it and the model's attention can do it."""
+def start(model: Any, prompts: Sequence[Spliced], *, share: bool = True) -> Start:
+    """Prefill the heads that prompts `share`, where that is worth it and the model's attention can do it."""
     cache = DynamicCache(config=model.config.get_text_config())
-    firsts = _firsts(prompts)
+    firsts = _firsts(prompts) if share else None
     if firsts is None or refusal(model):
         return Start(cache, *left_pad(prompts), [0] * len(prompts))
     numbers = list(dict.fromkeys(firsts))

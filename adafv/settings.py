@@ -185,6 +185,11 @@ class RunSettings:
         """Whether every crop of an image has a budget of its own."""
         return self.crop_budget == "each" or (self.protocol is not None and self.pruner in PUBLISHED_BY_CROP)
 
+    @property
+    def by_image(self) -> bool:
+        """Whether all questions about an image get the same tokens of it, so that their prompts begin alike."""
+        return self.pruner == "none" or (self.budget.held is None and pruners.get(self.pruner).by_image)
+
     def keeping(self, keep: Budget | str | int | None) -> RunSettings:
         """Change the budget to a question's own, where it has one; a run that keeps all, or nothing, stays as it is."""
         return self if keep is None or self.pruner in ("none", pruners.FLOOR) else _keeping(self, keep)

@@ -6,11 +6,13 @@ import base64
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adafv.bench.geometries import geometry
 from adafv.errors import InputError
-from adafv_cli.work.dryrun import TEMPLATE_AFTER, TEMPLATE_BEFORE
+from adafv_cli.work.estimate import TEMPLATE_AFTER, TEMPLATE_BEFORE
 from adafv_cli.work.questions import Questions
 from adafv_cli.work.source import Source
 from tests.batch_fakes import FakeBatchModel, answers, asking, install, questions
@@ -54,6 +56,43 @@ def test_an_image_is_encoded_once(tmp_path: Path, model: FakeBatchModel, llava_f
 
     one, two, other = flops(asking(1)), flops(asking(1), asking(2)), flops(asking(1), asking(2, "b.png"))
     assert one < two < other == 2 * one
+
+
+def break_even(tmp_path: Path, per_image: int, *flags: str) -> tuple[dict[str, Any], str]:
+    """A dry run of LLaVA-1.5-7B over two images with so many questions each."""
+    folder = tmp_path / "llava"
+    folder.mkdir(exist_ok=True)
+    geometry("llava-1.5-7b").config(image_token=32000).save_pretrained(folder)
+    lines = [asking(2 * turn + place, f"{name}.png") for turn in range(per_image) for place, name in enumerate("ab")]
+    done = adafv("batch", questions(tmp_path, *lines), "--dry-run", "-m", str(folder), *flags)
+    assert done.code == 0
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("keep", ["64", "25%"])
+def test_the_break_even_is_where_a_shared_image_costs_less_than_pruning(
+    tmp_path: Path, model: FakeBatchModel, keep: str
+) -> None:
+    first, said = break_even(tmp_path, 1, "--keep", keep)
+    point = first["break_even_questions_per_image"]
+    assert point > 2 and "break-even" not in said  # one question an image: nothing could be shared
+    for per_image in (point - 1, point):
+        found, said = break_even(tmp_path, per_image, "--keep", keep)
+        flops = found["flops"]
+        assert found["questions_per_image"] == per_image and found["break_even_questions_per_image"] == point
+        assert (flops["unpruned_shared_prefix"] < flops["total"]) == (per_image == point)
+        assert flops["unpruned_shared_prefix"] < flops["unpruned_total"]
+        assert ("not less than this run" in said) == (per_image < point)
+        assert f"this run costs less up to {point - 1} questions an image" in said
+
+
+@pytest.mark.parametrize("flags", [("--pruner", "saliency"), ("--pruner", "none")])
+def test_what_goes_by_the_image_alone_has_no_break_even(
+    tmp_path: Path, model: FakeBatchModel, flags: tuple[str, ...]
+) -> None:
+    found, said = break_even(tmp_path, 30, *flags)
+    assert found["break_even_questions_per_image"] is None and "up to" not in said
+    assert "not less than this run" in said and found["flops"]["unpruned_shared_prefix"] >= found["flops"]["total"]
 
 
 def test_it_finds_what_would_fail(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:

@@ -12,7 +12,7 @@ from adafv.bench import stock as stock_module
 from adafv.bench import suite, throughput
 from adafv.bench.geometries import geometry
 from adafv.bench.machine import Machine
-from adafv.bench.records import STOCK, UNPRUNED, Bench, Row
+from adafv.bench.records import ALONE, STOCK, UNPRUNED, Bench, Row
 from adafv.bench.stock import Stock
 from adafv.bench.subject import Subject
 from adafv.errors import DeviceError, InputError
@@ -69,6 +69,35 @@ def test_throughput_compares_with_one_by_one_and_with_batches(bench: Bench) -> N
     over = [gain.over for gain in found["adafv 32, batch 2"].speedups]
     assert over == ["transformers, batch 1", "transformers, batch 2", "unpruned, batch 2"]
     assert found["transformers, batch 1"].speedups == ()
+
+
+def test_several_questions_about_an_image_are_timed_with_and_without_what_they_share() -> None:
+    one = subject()
+    section = throughput.Throughput(one, 16, "adafv", (1, 4), 4, 2)
+    shares: dict[str, set[int]] = {}
+    begin = one.model.pipeline.begin
+
+    def spy(*args):
+        begun = begin(*args)
+        shares.setdefault(name, set()).update(decoded.result().shared for _, decoded in begun)
+        return begun
+
+    one.model.pipeline.begin = spy  # type: ignore[method-assign]
+    rounds = section.rounds()
+    for variant in rounds.variants:
+        name = variant.name
+        variant.run()
+    assert {name for name, found in shares.items() if found != {0}} == {"unpruned, batch 4"}
+    assert f"{ALONE}, batch 4" in shares and f"{ALONE}, batch 1" not in shares
+    quick = {f"{ALONE}, batch 4": 4.0, "unpruned, batch 4": 1.0, "adafv 16, batch 4": 2.0}
+    for noise in (0.0, 0.1):
+        rounds.samples.append({way.name: {"question": quick.get(way.name, 9.0) + noise} for way in rounds.variants})
+    found = {row.variant: row for row in section.rows(rounds, MACHINE)}
+    assert found["unpruned, batch 4"].notes == ("the cheapest at 4 questions an image",)
+    assert found["adafv 16, batch 4"].notes == () == found["transformers, batch 4"].notes
+    rounds.samples.append({way.name: {"question": 1.0} for way in rounds.variants})
+    close = f"the cheapest at 4 questions an image, not told apart from {ALONE} and adafv 16"
+    assert {row.variant: row for row in section.rows(rounds, MACHINE)}["unpruned, batch 4"].notes == (close,)
 
 
 def test_stock_and_our_unpruned_engine_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:

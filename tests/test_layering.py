@@ -71,8 +71,8 @@ ROOMS: dict[str, str] = {
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "harness": "engine errors records settings",
-    "bench": "costs demo engine errors families flops headroom images loading memory pruners records request settings"
-    " timing wrapping",
+    "bench": "costs demo engine errors families flops generating headroom images loading memory pruners records request"
+    " settings timing wrapping",
     "patching": "budget encoding errors evidence families pipeline prompt pruners records request settings timing"
     " wrapping",
     "__init__": "budget engine errors patching pruners records settings versions wrapping",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConf
 
 import adafv
 from adafv import Answer, Question, prefixes
+from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 from adafv.decoding import Spliced
 from adafv.generating import generate
 from adafv.prompt import Prompt
@@ -23,6 +25,7 @@ from tests.conftest import noise
 from tests.spying import Heard, listening
 
 TEXTS = ("what color is the sign?", "what?", "is there a red car? Please answer yes or no.", "and the house behind?")
+SAMPLES = Path(adafv.__file__).parent / "demo" / "samples"
 ALONE, ALWAYS = 10**9, -(10**9)  # tokens to be saved before heads are shared
 
 
@@ -120,6 +123,27 @@ def test_the_first_question_is_charged_with_what_the_others_share(llava: adafv.M
         assert (other.flops.total < one.flops.total) == (number > 1)
 
 
+@pytest.mark.parametrize("pruner", ["none", "saliency", "divprune", "adafv"])
+def test_a_plan_of_a_further_question_is_what_it_is_charged(llava: adafv.Model, pruner: str) -> None:
+    answers, _ = heard(llava, ALWAYS, keep=5, pruner=pruner)
+    config, run = llava._checkpoint.model.config, RunSettings(keep=5, pruner=pruner)
+    for question, answer in zip(questions(), answers, strict=True):
+        prompt = llava.render(question, run)
+        assert answer.flops is not None and answer.tokens is not None
+        lengths = PromptPlan(len(prompt.before), len(prompt.after), answer.tokens.generated)
+        later = question.question_id not in (0, 1)
+        width, height = question.image.size
+        planned = plan_answer(config, plan_image(config, height, width), run, lengths, later=later).flops
+        assert planned.total == answer.flops.total
+        if (
+            later and not run.by_image
+        ):  # what is shared where all tokens are kept is no business of a choice by question
+            planned = plan_answer(config, plan_image(config, height, width), run, lengths).flops
+            assert planned.unpruned_total - planned.vision - planned.projector == answer.flops.unpruned_total
+        else:
+            assert planned.unpruned_total == answer.flops.unpruned_total
+
+
 def test_flops_of_a_head_and_its_tails_are_those_of_the_tokens_that_run() -> None:
     geometry = adafv.flops.TextGeometry(48, 96, 2, 4, 4, 12, 320)
     whole, head = adafv.flops.prefill(geometry, 70), adafv.flops.prefill(geometry, 50)
@@ -179,3 +203,21 @@ def test_other_attention_keeps_heads_with_their_rows(llava: adafv.Model, monkeyp
     assert not prefixes.refusal(llava._checkpoint.model)
     monkeypatch.setattr(text, "_attn_implementation_internal", "flash_attention_2")
     assert "flash_attention_2" in prefixes.refusal(llava._checkpoint.model)
+
+
+@pytest.mark.parametrize("settings", [{"keep": "all"}, {"keep": "25%", "pruner": "uniform"}], ids=str)
+def test_the_demo_answers_as_it_does_without(settings: dict[str, Any]) -> None:
+    """As it is loaded, and by the usual rule of what is worth it."""
+    demo, pictures = adafv.load("demo"), [SAMPLES / name for name in ("street.png", "village.png")]
+    words = [("color", "sign"), ("color", "tree"), ("shape", "sign"), ("color", "house"), ("color", "car")]
+    asked = [
+        Question(number, picture, f"what {what} is the {thing}?")
+        for number, (picture, (what, thing)) in enumerate((one, two) for one in pictures for two in words)
+    ]
+    shared = list(demo.batch(asked, batch_size=10, **settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo.pipeline.decoder, "share", False)
+        alone = list(demo.batch(asked, batch_size=10, **settings))
+    assert [one.text for one in shared] == [one.text for one in alone] and len({one.text for one in shared}) > 2
+    spent = [[one.flops.prefill for one in answers if one.flops] for answers in (shared, alone)]
+    assert sum(spent[0]) < sum(spent[1]) and len(spent[0]) == 10

@@ -1,18 +1,25 @@
-"""Many questions: questions per second by batch size, unpruned, pruned, and by stock transformers."""
+"""Many questions: questions per second by batch size, unpruned, pruned, and by stock transformers.
+
+Several questions about an image share its prefill where nothing is pruned; then that is measured with and without, and
+what is the cheapest at so many questions is said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from adafv.bench.machine import Machine
 from adafv.bench.peak import Peak
-from adafv.bench.records import STOCK, UNPRUNED, Row
+from adafv.bench.records import ALONE, STOCK, UNPRUNED, Row
 from adafv.bench.rounds import Rounds, Sample, Spread, Variant
 from adafv.bench.stock import Stock
 from adafv.bench.subject import Subject
-from adafv.errors import OutOfMemoryError
+from adafv.engine import Model
+from adafv.errors import InputError, OutOfMemoryError
+from adafv.generating import Generating
 from adafv.memory import is_out_of_memory
 from adafv.settings import BatchSettings
 from adafv.timing import Stopwatch
@@ -57,6 +64,7 @@ class Throughput:
         self._ways = [_Way(STOCK, "all", 1)]
         for size in sorted(set(batch_sizes)):
             self._ways += [_Way(STOCK, "all", size)] * (size > 1)
+            self._ways += [_Way(ALONE, "all", size)] * (size > 1 < per_picture)
             self._ways += [_Way(who, budget, size) for who, budget in ours]
         self._peaks: dict[str, int | None] = {}
         self._full: dict[str, str] = {}
@@ -95,7 +103,8 @@ class Throughput:
     def _ours(self, way: _Way) -> int:
         run = self._subject.run_settings(way.keep, self._new, self._pruner)
         questions = self._subject.questions(self._count, self._per_picture)
-        answers = list(self._subject.model.stream(questions, run, BatchSettings(batch_size=way.batch_size)))
+        with _sharing(self._subject.model, share=way.who != ALONE):
+            answers = list(self._subject.model.stream(questions, run, BatchSettings(batch_size=way.batch_size)))
         failed = next((answer.error for answer in answers if answer.error is not None), None)
         if failed is not None and failed.type == "OutOfMemoryError":
             raise OutOfMemoryError(failed.message, failed.fix)
@@ -111,7 +120,8 @@ class Throughput:
         if way.who == STOCK:
             mine = mine[:1]
         found = [rounds.speedup(way.name, other, "question") for other in mine]
-        pruned = way.who not in (STOCK, UNPRUNED)
+        pruned = way.who not in (STOCK, UNPRUNED, ALONE)
+        notes = [self._full[way.name]] if way.name in self._full else self._verdict(way, rounds)
         return Row(
             section=self.name,
             subject=self._subject.name,
@@ -127,5 +137,35 @@ class Throughput:
             rate=Spread.of([1 / value for value in values]) if values else None,
             speedups=tuple(one for one in found if one is not None),
             peak_bytes=self._peaks.get(way.name),
-            notes=(self._full[way.name],) if way.name in self._full else (),
+            notes=tuple(notes),
         )
+
+    def _verdict(self, way: _Way, rounds: Rounds) -> list[str]:
+        """Say of our fastest way at a batch size that it is, and of which others the rounds do not tell it apart."""
+        ours = [one for one in self._ways if one.who != STOCK and one.batch_size == way.batch_size]
+        spreads = {one.name: rounds.spread(one.name, "question") for one in ours}
+        medians = {name: spread.median for name, spread in spreads.items() if spread is not None}
+        if (
+            self._per_picture == 1
+            or way.who == STOCK
+            or not medians
+            or way.name != min(medians, key=medians.__getitem__)
+        ):
+            return []
+        gains = [(one.who, rounds.speedup(way.name, one.name, "question")) for one in ours if one != way]
+        close = [who for who, gain in gains if gain is not None and not gain.told_apart]
+        but = f", not told apart from {' and '.join(close)}" if close else ""
+        return [f"the cheapest at {self._per_picture} questions an image{but}"]
+
+
+@contextmanager
+def _sharing(model: Model, *, share: bool) -> Iterator[None]:
+    """Let prompts share what they begin with, or not, as long as the `with` lasts."""
+    decoder = model.pipeline.decoder
+    if not isinstance(decoder, Generating):
+        raise InputError("a bench is of a model that is loaded here", "leave the server out")
+    before, decoder.share = decoder.share, share
+    try:
+        yield
+    finally:
+        decoder.share = before

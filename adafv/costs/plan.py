@@ -68,7 +68,13 @@ def plan_image(config: Any, height: int, width: int) -> ImagePlan:
 
 
 def plan_answer(
-    config: Any, image: ImagePlan, run: RunSettings, prompt: PromptPlan, *, bytes_per_value: int = 2
+    config: Any,
+    image: ImagePlan,
+    run: RunSettings,
+    prompt: PromptPlan,
+    *,
+    bytes_per_value: int = 2,
+    later: bool = False,
 ) -> AnswerPlan:
     """Work out what one answer will cost on its own, image encoding included; where the budget is `auto`, at most.
 
@@ -78,6 +84,8 @@ def plan_answer(
         run: budget and pruner.
         prompt: lengths of text and answer; all text behind the image counts as the question's own.
         bytes_per_value: of the key/value cache.
+        later: charge what a further question about the image takes, answered together with the first: no encoding, and
+            of what their prompts share no prefill and no choice, on either side.
 
     Raises:
         InputError: fewer tokens than crops where each crop has a budget of its own.
@@ -98,8 +106,16 @@ def plan_answer(
     if keep is not None:
         crops = image.crop_sizes if run.each_crop else ()
         score = accountant.selection(run, keep=keep, visual=image.visual, text=after, question=after, crops=crops)
+    shared = tokens.fed - prompt.after if later and run.by_image else 0
     return AnswerPlan(
         tokens=tokens,
-        flops=accountant.flops(tokens, packed=image.packed, score=score, crops=image.crops),
+        flops=accountant.flops(
+            tokens,
+            packed=image.packed,
+            score=0 if shared else score,
+            crops=0 if later else image.crops,
+            shared=shared,
+            shared_unpruned=prompt.before + image.packed if later else 0,
+        ),
         memory_bytes=accountant.memory(tokens, packed=image.packed, peak=None),
     )

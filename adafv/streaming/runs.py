@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from adafv import pruners
 from adafv.pruners import FLOOR
 from adafv.records import Question
 from adafv.settings import Positions, RunSettings
@@ -35,13 +34,13 @@ def blind(run: RunSettings) -> RunSettings:
 
 
 def grid(
-    run: RunSettings, names: Iterable[str], budgets: Iterable[str], positions: Iterable[Positions] = ()
+    run: RunSettings, pruners: Iterable[str], budgets: Iterable[str], positions: Iterable[Positions] = ()
 ) -> list[RunSettings]:
     """List the unpruned run, then every pruner at every budget with all positions, each once.
 
     Args:
         run: whatever else is the same for all of them.
-        names: of pruners; `none` adds nothing to the unpruned run.
+        pruners: their names; `none` adds nothing to the unpruned run.
         budgets: as in `RunSettings.keep`; nor does `all`.
         positions: as in `RunSettings.positions`; those of `run` where there are none.
 
@@ -51,16 +50,11 @@ def grid(
     shares, places = list(budgets), list(positions) or [run.positions]
     pruned = [
         replace(run, keep=keep, pruner=pruner, positions=place)
-        for pruner in names
+        for pruner in pruners
         for place in places
         for keep in shares
     ]
     return list(dict.fromkeys([unpruned(run), *(one for one in pruned if one.pruner != "none" and one.keep != "all")]))
-
-
-def begins_alike(run: RunSettings) -> bool:
-    """Tell whether all questions about an image get the same tokens of it, so that their prompts begin alike."""
-    return run.pruner == "none" or (run.budget.held is None and pruners.get(run.pruner).by_image)
 
 
 @lru_cache(4096)

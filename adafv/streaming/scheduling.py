@@ -20,7 +20,6 @@ from adafv.streaming.encoder_cache import EncoderCache, Loaded
 from adafv.streaming.flights import Flights
 from adafv.streaming.lengths import in_order, length_of
 from adafv.streaming.prefetching import Prefetcher
-from adafv.streaming.runs import begins_alike
 from adafv.streaming.sizing import BatchSize
 from adafv.streaming.tickets import Encoded, Ticket
 
@@ -60,7 +59,7 @@ class Scheduler:
         self._model, self._runs = model, list(runs)
         self._cache, self._prefetcher = cache, prefetcher
         self._stats, self._size, self._room = stats, size, room
-        self._together = any(map(begins_alike, self._runs))
+        self._together = any(run.by_image for run in self._runs)
         self._cold = set(self._runs) if len(self._runs) > 1 else set()
         self._flights = Flights(prefetcher.tell_news)
         self.suspects: list[Suspect] = []

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
 from rich.text import Text
 
-from adafv.budget import Budget
 from adafv.errors import ImageError, InputError
 from adafv.records import Answer, Failure, Question
 from adafv.settings import LoadSettings, RunSettings
@@ -19,65 +17,21 @@ from adafv_cli.exits import Exit
 from adafv_cli.rendering import summary, units
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.tally import Tally
+from adafv_cli.work.estimate import (
+    LETTERS_PER_TOKEN,
+    TEMPLATE_AFTER,
+    TEMPLATE_BEFORE,
+    CostOf,
+    Estimate,
+    costs_of,
+    generated,
+)
 from adafv_cli.work.lines import Line
 from adafv_cli.work.probe import PROBED, Probe
 from adafv_cli.work.questions import Questions, no_question
 
-# Lengths cannot be known without the tokenizer and the model, so that they are assumed, and said to be.
-TEMPLATE_BEFORE, TEMPLATE_AFTER = 35, 8
-LETTERS_PER_TOKEN = 4
-GENERATED = 16
-
-_REMEMBERED = 4_096  # images and lengths that are not looked at or worked out again
+_REMEMBERED = 4_096  # images that are not looked at again
 _LISTED = 100  # failed lines in the JSON object
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one answer: visual tokens, and FLOPs apart from the image's encoding; with `bound` the most it may come to."""
-
-    visual: int
-    kept: int
-    bound: bool
-    text: int
-    encoding: int
-    answering: int
-    unpruned_answering: int
-    crops: int
-
-
-_CostOf = Callable[[int, int, int, Budget | None], Cost]
-
-
-@dataclass
-class Estimate:
-    """What the lines that can be answered add up to. `images` are different ones, by path."""
-
-    questions: int = 0
-    images: int = 0
-    crops: int = 0
-    visual: int = 0
-    kept: int = 0
-    bound: bool = False
-    text: int = 0
-    flops: int = 0
-    unpruned_flops: int = 0
-    _seen: set[int] = field(default_factory=set)
-
-    def add(self, cost: Cost, image: str | bytes) -> None:
-        """Count a question; an image is encoded with the first question about it."""
-        key = hash(image)  # 64 bits, of this process
-        fresh = key not in self._seen
-        self._seen.add(key)
-        self.questions += 1
-        self.images += fresh
-        self.crops += cost.crops * fresh
-        self.visual += cost.visual
-        self.kept += cost.kept
-        self.bound = self.bound or cost.bound
-        self.text += cost.text
-        self.flops += cost.answering + cost.encoding * fresh
-        self.unpruned_flops += cost.unpruned_answering + cost.encoding * fresh
 
 
 class DryRun:
@@ -107,7 +61,7 @@ class DryRun:
             check_versions()
             from adafv.loading.reading import read_config
 
-            cost = _costs(read_config(self._load), self._run)
+            cost = costs_of(read_config(self._load), self._run)
             for line in self._questions.todo():
                 self._look_at(line, cost)
         if not self._questions.lines:
@@ -117,7 +71,7 @@ class DryRun:
             self._streams.console.print(summary.failures(self.tally), soft_wrap=True)
         return Exit.SOME_FAILED if self.failed else Exit.OK
 
-    def _look_at(self, line: Line, cost: _CostOf) -> None:
+    def _look_at(self, line: Line, cost: CostOf) -> None:
         if line.failure is not None:
             self._fail(line)
             return
@@ -156,11 +110,17 @@ class DryRun:
             "pruner": self._run.pruner,
             "tokens": {"visual": estimate.visual, "kept": estimate.kept, "text": estimate.text},
             "crops": estimate.crops,
-            "flops": {"total": estimate.flops, "unpruned_total": estimate.unpruned_flops},
+            "flops": {
+                "total": estimate.flops,
+                "unpruned_total": estimate.unpruned_flops,
+                "unpruned_shared_prefix": estimate.shared_unpruned_flops,
+            },
+            "questions_per_image": round(estimate.questions / max(1, estimate.images), 2),
+            "break_even_questions_per_image": estimate.break_even,
             "assumed": {
                 "template_tokens": TEMPLATE_BEFORE + TEMPLATE_AFTER,
                 "letters_per_token": LETTERS_PER_TOKEN,
-                "generated_tokens": _generated(self._run),
+                "generated_tokens": generated(self._run),
             },
             "probe": None if self.probe is None else asdict(self.probe),
             "first_failed": [
@@ -182,14 +142,22 @@ class DryRun:
             )
             spent = units.part_of(estimate.flops, estimate.unpruned_flops, units.DECIMAL, "FLOPs unpruned")
             less = 1 - estimate.flops / estimate.unpruned_flops
-            lengths = f"questions have {LETTERS_PER_TOKEN} letters a token and answers {_generated(self._run)} tokens"
+            lengths = f"questions have {LETTERS_PER_TOKEN} letters a token and answers {generated(self._run)} tokens"
             rows += [row("visual tokens", kept), row("compute", f"{most or 'about '}{spent}, {less:.0%} saved")]
             rows.append(row("", f"if {lengths}", "dim"))
+            rows += _break_even(estimate) if estimate.images < estimate.questions else []
         return Text("\n").join(rows)
 
 
-def _generated(run: RunSettings) -> int:
-    return min(GENERATED, run.max_new_tokens)
+def _break_even(estimate: Estimate) -> list[Text]:
+    """Say what all tokens cost where an image is prefilled once for its questions, and when that is less."""
+    each = f"{estimate.questions / estimate.images:.1f} questions an image"
+    shared = units.amount(estimate.shared_unpruned_flops, units.DECIMAL, "FLOPs")
+    cheaper = "less than" if estimate.shared_unpruned_flops < estimate.flops else "not less than"
+    rows = [row("break-even", f"all tokens, each image prefilled once: {shared}, {cheaper} this run, at {each}")]
+    if estimate.break_even is not None:
+        rows.append(row("", f"this run costs less up to {estimate.break_even - 1} questions an image", "dim"))
+    return rows
 
 
 def _image_size(source: str | bytes) -> tuple[int, int] | Failure:
@@ -200,27 +168,3 @@ def _image_size(source: str | bytes) -> tuple[int, int] | Failure:
         return image_size(source)
     except ImageError as error:
         return Failure(type(error).__name__, error.what, error.fix)
-
-
-def _costs(config: Any, run: RunSettings) -> _CostOf:
-    """Make a function of an image's width and height, the tokens of a question and its own budget."""
-    from adafv.costs.plan import PromptPlan, plan_answer, plan_image
-
-    @lru_cache(_REMEMBERED)
-    def cost(width: int, height: int, text: int, keep: Budget | None) -> Cost:
-        image = plan_image(config, height, width)
-        prompt = PromptPlan(TEMPLATE_BEFORE, TEMPLATE_AFTER + text, _generated(run))
-        plan = plan_answer(config, image, run.keeping(keep), prompt)
-        encoding = plan.flops.vision + plan.flops.projector
-        return Cost(
-            visual=plan.tokens.visual,
-            kept=plan.tokens.kept,
-            bound=run.keeping(keep).budget.held is not None,
-            text=plan.tokens.text,
-            encoding=encoding,
-            answering=plan.flops.total - encoding,
-            unpruned_answering=plan.flops.unpruned_total - encoding,
-            crops=plan.tokens.crops,
-        )
-
-    return cost

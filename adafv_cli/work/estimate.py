@@ -1,0 +1,119 @@
+"""Adds up what the questions of an input will cost, by the checkpoint's configuration and assumed lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from adafv.budget import Budget
+from adafv.settings import RunSettings
+
+# Lengths cannot be known without the tokenizer and the model, so that they are assumed, and said to be.
+TEMPLATE_BEFORE, TEMPLATE_AFTER = 35, 8
+LETTERS_PER_TOKEN = 4
+GENERATED = 16
+
+_REMEMBERED = 4_096  # lengths that are not worked out again
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one answer: visual tokens, and FLOPs apart from the image's encoding; with `bound` the most it may come to.
+
+    `later` and `unpruned_later` are the FLOPs of a further question about the image, with what it shares prefilled.
+    """
+
+    visual: int
+    kept: int
+    bound: bool
+    text: int
+    encoding: int
+    answering: int
+    unpruned_answering: int
+    later: int
+    unpruned_later: int
+    crops: int
+
+
+CostOf = Callable[[int, int, int, Budget | None], Cost]
+
+
+@dataclass
+class Estimate:
+    """What the lines that can be answered add up to. `images` are different ones, by path.
+
+    `shared_unpruned_flops` are those of all tokens where an image is prefilled once for all its questions. Against
+    that, pruning has `gained` so many FLOPs, were every question the first about its image, and `lost`, were none.
+    """
+
+    questions: int = 0
+    images: int = 0
+    crops: int = 0
+    visual: int = 0
+    kept: int = 0
+    bound: bool = False
+    text: int = 0
+    flops: int = 0
+    unpruned_flops: int = 0
+    shared_unpruned_flops: int = 0
+    gained: int = 0
+    lost: int = 0
+    _seen: set[int] = field(default_factory=set)
+
+    def add(self, cost: Cost, image: str | bytes) -> None:
+        """Count a question; an image is encoded with the first question about it."""
+        key = hash(image)  # 64 bits, of this process
+        fresh = key not in self._seen
+        self._seen.add(key)
+        self.questions += 1
+        self.images += fresh
+        self.crops += cost.crops * fresh
+        self.visual += cost.visual
+        self.kept += cost.kept
+        self.bound = self.bound or cost.bound
+        self.text += cost.text
+        encoding = cost.encoding * fresh
+        self.flops += encoding + (cost.answering if fresh else cost.later)
+        self.unpruned_flops += encoding + cost.unpruned_answering
+        self.shared_unpruned_flops += encoding + (cost.unpruned_answering if fresh else cost.unpruned_later)
+        self.gained += cost.unpruned_answering - cost.answering
+        self.lost += cost.later - cost.unpruned_later
+
+    @property
+    def break_even(self) -> int | None:
+        """Questions about an image from which on all tokens, prefilled once, cost less; `None` where they never do."""
+        return None if self.lost <= 0 else max(1, self.gained // self.lost + 2)
+
+
+def generated(run: RunSettings) -> int:
+    """Assume the tokens of an answer."""
+    return min(GENERATED, run.max_new_tokens)
+
+
+def costs_of(config: Any, run: RunSettings) -> CostOf:
+    """Make a function of an image's width and height, the tokens of a question and its own budget."""
+    from adafv.costs.plan import PromptPlan, plan_answer, plan_image
+
+    @lru_cache(_REMEMBERED)
+    def cost(width: int, height: int, text: int, keep: Budget | None) -> Cost:
+        image = plan_image(config, height, width)
+        prompt = PromptPlan(TEMPLATE_BEFORE, TEMPLATE_AFTER + text, generated(run))
+        plan, later = (plan_answer(config, image, run.keeping(keep), prompt, later=one) for one in (False, True))
+        encoding = plan.flops.vision + plan.flops.projector
+        pruned = plan.tokens.kept < plan.tokens.visual
+        return Cost(
+            visual=plan.tokens.visual,
+            kept=plan.tokens.kept,
+            bound=run.keeping(keep).budget.held is not None,
+            text=plan.tokens.text,
+            encoding=encoding,
+            answering=plan.flops.total - encoding,
+            unpruned_answering=plan.flops.unpruned_total - encoding,
+            later=later.flops.total if pruned else later.flops.unpruned_total,  # a budget may keep all of an image
+            unpruned_later=later.flops.unpruned_total,
+            crops=plan.tokens.crops,
+        )
+
+    return cost
