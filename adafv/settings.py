@@ -54,7 +54,8 @@ class LoadSettings:
         device_map: `auto`, `cpu`, `cuda`, `cuda:1`, `balanced`, `sequential`, or a module-to-device mapping.
         max_memory: as in accelerate: device (`0`, `"cpu"`) to size (`"20GiB"`).
         offload_folder: as in accelerate.
-        dtype: `auto` takes the checkpoint's own.
+        dtype: `auto` takes the checkpoint's own; of float16 on a CPU, float32 where it is small (below half a billion
+            parameters) or where bfloat16 is slower there and float32 fits, else bfloat16.
         quantize: `int8` or `int4` (language model only; vision tower and projector stay as they are).
         attention: attention kernel of both towers.
         chat_template: what questions are put in, instead of the checkpoint's own: a name of

@@ -51,7 +51,7 @@ ROOMS: dict[str, str] = {
     "prefixes": "decoding",
     "generating": "decoding errors prefixes sampling settings timing",
     "costs": "errors families flops pruners records settings",
-    "loading": "chat_templates demo errors families memory prompt settings",
+    "loading": "chat_templates demo errors families headroom memory prompt settings",
     "choosing": "encoding evidence pruners request settings signals timing",
     "serving": "decoding errors settings timing",
     "pipeline": "choosing decoding encoding errors evidence families generating memory pruners request settings timing",

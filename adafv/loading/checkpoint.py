@@ -17,6 +17,7 @@ from adafv.errors import CheckpointError
 from adafv.families import family_of
 from adafv.families.base import Family
 from adafv.families.tower import choose_layers, chosen_layers, feature_layers, layers_that_run
+from adafv.headroom import available
 from adafv.loading.devices import check_devices, on_cpu_only, place
 from adafv.loading.faults import explained
 from adafv.loading.files import check_files, weight_files
@@ -25,6 +26,7 @@ from adafv.loading.hub import downloaded
 from adafv.loading.merging import OTHER_BASE, check_in_memory, check_mergeable, merge
 from adafv.loading.numbers import smallest_count
 from adafv.loading.original import Original
+from adafv.loading.rates import multiplies_halves
 from adafv.loading.reading import configuration, own_generation_config, prompting
 from adafv.loading.source import Source, locate
 from adafv.loading.tensors import Held, hold
@@ -34,6 +36,7 @@ from adafv.prompt import Prompter
 from adafv.settings import DEMO, LoadSettings
 
 _SMALL_PARAMETERS = 500_000_000  # in float32 still no more than 2 GB
+_SHARE = 0.7  # of the memory that is free may be weights
 
 
 @dataclass(frozen=True)
@@ -201,11 +204,17 @@ def _check_all_types(folder: Path) -> None:
 
 
 def _dtype(config: Any, settings: LoadSettings, parameters: int) -> torch.dtype:
-    """Choose the type of the weights: `auto` is the checkpoint's own, but float16 is slow or missing on CPUs."""
+    """Choose the type of the weights: `auto` is the checkpoint's own, but float16 is slow or missing on CPUs.
+
+    There it is float32 where that takes little memory, or where bfloat16 is slower by measure and memory suffices.
+    """
     own = getattr(config, "dtype", None) or getattr(config.text_config, "dtype", None) or torch.float32
     chosen: torch.dtype = own if settings.dtype == "auto" else getattr(torch, settings.dtype)
     if settings.dtype == "auto" and own is torch.float16 and on_cpu_only(settings):
-        return torch.float32 if parameters < _SMALL_PARAMETERS else torch.bfloat16
+        if parameters < _SMALL_PARAMETERS:
+            return torch.float32
+        fits = 4 * parameters < _SHARE * (available() or 0)
+        return torch.float32 if fits and not multiplies_halves() else torch.bfloat16
     return chosen
 
 
