@@ -43,7 +43,7 @@ def coverage(scene: Scene) -> NDArray[np.float32]:
     draw = ImageDraw.Draw(stamp)
     for number, thing in enumerate(scene.things, start=1):
         for part in parts_of(thing.kind, thing.variant):
-            draw.polygon(_pixels(part.points, thing, TRUTH_SIDE), fill=number)
+            draw.polygon(pixels_of(part.points, thing, TRUTH_SIDE), fill=number)
     step = TRUTH_SIDE // GRID
     patches = np.asarray(stamp).reshape(GRID, step, GRID, step).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
     shares = [(patches == number).mean(axis=1) for number in range(1, len(scene.things) + 1)]
@@ -55,12 +55,12 @@ def stroke_coverage(thing: Thing) -> NDArray[np.float32]:
     step, shares = TRUTH_SIDE // GRID, []
     for shape in stroke_shapes(thing.variant):
         stamp = Image.new("L", (TRUTH_SIDE, TRUTH_SIDE), 0)
-        ImageDraw.Draw(stamp).polygon(_pixels(shape, thing, TRUTH_SIDE), fill=1)
+        ImageDraw.Draw(stamp).polygon(pixels_of(shape, thing, TRUTH_SIDE), fill=1)
         shares.append(np.asarray(stamp).reshape(GRID, step, GRID, step).mean(axis=(1, 3), dtype=np.float32).ravel())
     return np.stack(shares)
 
 
-def _pixels(points: Points, thing: Thing, side: int) -> list[tuple[float, float]]:
+def pixels_of(points: Points, thing: Thing, side: int) -> list[tuple[float, float]]:
     """Unit-box points of a thing -> pixel coordinates."""
     local = points * np.array([-thing.width if thing.flip else thing.width, thing.height])
     a = np.deg2rad(thing.angle)
@@ -90,7 +90,7 @@ def _palette(thing: Thing) -> dict[str, Rgb]:
 def _draw_thing(canvas: Image.Image, draw: ImageDraw.ImageDraw, thing: Thing, side: int) -> None:
     """All outlines first, then all fills, so that overlapping parts share one contour."""
     palette = _palette(thing)
-    shapes = [(part, _pixels(part.points, thing, side)) for part in parts_of(thing.kind, thing.variant)]
+    shapes = [(part, pixels_of(part.points, thing, side)) for part in parts_of(thing.kind, thing.variant)]
     pen = max(2, round(0.007 * side + 0.03 * min(thing.width, thing.height) * side))
     for part, points in shapes:
         if part.outlined:
@@ -103,7 +103,7 @@ def _draw_thing(canvas: Image.Image, draw: ImageDraw.ImageDraw, thing: Thing, si
         ink = (30, 30, 36) if np.dot(thing.rgb, (0.3, 0.59, 0.11)) > INK_TURNS else (248, 248, 244)
         for number, shape in enumerate(stroke_shapes(thing.variant)):
             if thing.strokes >> number & 1:
-                draw.polygon(_pixels(shape, thing, side), fill=ink)
+                draw.polygon(pixels_of(shape, thing, side), fill=ink)
 
 
 def _fill(canvas: Image.Image, points: list[tuple[float, float]], thing: Thing, pattern: Pattern, side: int) -> None:

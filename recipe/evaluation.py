@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -116,7 +117,15 @@ def share(right: Sequence[bool], clusters: Sequence[Hashable]) -> Share:
     return Share(100 * mean, 100 * error, len(right))
 
 
-def shares_by(right: Sequence[bool], asked: Sequence[Probe], field: str) -> dict[str, Share]:
+class Asked(Protocol):
+    """A question about one of many scenes."""
+
+    @property
+    def scene(self) -> int:
+        """Number of the scene."""
+
+
+def shares_by(right: Sequence[bool], asked: Sequence[Asked], field: str) -> dict[str, Share]:
     """Share of right answers for each value of a probe's field, and for "all"."""
     groups = {"all": list(range(len(asked)))}
     for index, probe in enumerate(asked):

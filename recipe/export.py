@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
+    AutoModelForImageTextToText,
     CLIPVisionConfig,
     GenerationConfig,
     LlamaConfig,
@@ -45,7 +46,14 @@ CHAT_TEMPLATE = (
 def export(eyes: Eyes, language: Language, folder: Path) -> None:
     """Write the checkpoint into `folder`."""
     model = LlavaForConditionalGeneration(_config())
-    missing = set(model.state_dict()) ^ set(state := _stock_names(eyes, language))
+    fill_and_save(model, stock_names(eyes, language) | _idle_layer(eyes), folder)
+    _processor().save_pretrained(folder)
+    as_published(folder)
+
+
+def fill_and_save(model: Any, state: dict[str, Tensor], folder: Path) -> None:
+    """Give a stock model its weights and write it as float16."""
+    missing = set(model.state_dict()) ^ set(state)
     if missing:
         raise ValueError(f"parameters without a counterpart: {sorted(missing)}")
     model.load_state_dict(state)
@@ -53,26 +61,29 @@ def export(eyes: Eyes, language: Language, folder: Path) -> None:
         bos_token_id=START, eos_token_id=END, pad_token_id=PAD, do_sample=False, max_new_tokens=4
     )
     model.half().save_pretrained(folder)
-    _processor().save_pretrained(folder)
-    as_published(folder)
 
 
-def _config() -> LlavaConfig:
-    vision = CLIPVisionConfig(
+def vision_config(layers: int) -> CLIPVisionConfig:
+    """Configuration of the tower."""
+    return CLIPVisionConfig(
         hidden_size=HIDDEN,
         intermediate_size=VISION_MLP,
-        num_hidden_layers=VISION_LAYERS + 1,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         image_size=SIDE,
         patch_size=PATCH,
         hidden_act="gelu",
         projection_dim=HIDDEN,
     )
-    text = LlamaConfig(
+
+
+def text_config(layers: int, **settings: Any) -> LlamaConfig:
+    """Configuration of the language model; `settings`: further ones of its own."""
+    return LlamaConfig(
         vocab_size=len(WORDS),
         hidden_size=HIDDEN,
         intermediate_size=TEXT_MLP,
-        num_hidden_layers=TEXT_LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         rms_norm_eps=RMS_EPS,
@@ -81,10 +92,14 @@ def _config() -> LlavaConfig:
         pad_token_id=PAD,
         max_position_embeddings=2048,
         tie_word_embeddings=False,
+        **settings,
     )
+
+
+def _config() -> LlavaConfig:
     return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
+        vision_config=vision_config(VISION_LAYERS + 1),
+        text_config=text_config(TEXT_LAYERS),
         image_token_index=IMAGE,
         image_seq_length=GRID * GRID,
         projector_hidden_act="gelu",
@@ -94,21 +109,26 @@ def _config() -> LlavaConfig:
     )
 
 
-def _stock_names(eyes: Eyes, language: Language) -> dict[str, Tensor]:
-    """Our parameters under the names of transformers, and the unused last vision layer as an identity."""
+def stock_names(eyes: Eyes, language: nn.Module) -> dict[str, Tensor]:
+    """Our parameters under the names of transformers."""
     state: dict[str, Tensor] = {"model.language_model.embed_tokens.weight": eyes.words.detach()}
     for name, value in eyes.vision.state_dict().items():
         shaped = value.view(HIDDEN, 3, PATCH, PATCH) if name == "patch_embedding.weight" else value
         state[_stock_name(name)] = shaped
-    last = f"model.vision_tower.encoder.layers.{VISION_LAYERS}."
-    for name, value in eyes.vision.layers[-1].state_dict().items():
-        is_scale = "norm" in name and name.endswith("weight")
-        state[last + name] = torch.ones_like(value) if is_scale else torch.zeros_like(value)
     state["model.vision_tower.post_layernorm.weight"] = torch.ones(HIDDEN)
     state["model.vision_tower.post_layernorm.bias"] = torch.zeros(HIDDEN)
     state |= {f"model.multi_modal_projector.{name}": value for name, value in eyes.projector.state_dict().items()}
     for name, value in language.state_dict().items():
         state[name if name.startswith("lm_head") else f"model.language_model.{name}"] = value
+    return state
+
+
+def _idle_layer(eyes: Eyes) -> dict[str, Tensor]:
+    """The unused last vision layer, which changes nothing."""
+    last, state = f"model.vision_tower.encoder.layers.{VISION_LAYERS}.", {}
+    for name, value in eyes.vision.layers[-1].state_dict().items():
+        is_scale = "norm" in name and name.endswith("weight")
+        state[last + name] = torch.ones_like(value) if is_scale else torch.zeros_like(value)
     return state
 
 
@@ -120,9 +140,20 @@ def _stock_name(name: str) -> str:
     return f"model.vision_tower.{place}{name}"
 
 
+def exported_language(folder: Path) -> dict[str, Tensor]:
+    """Read the weights of the language model, without its embeddings, back out of an exported checkpoint."""
+    state = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
+    own = ("model.language_model.", "lm_head.")
+    return {
+        name.removeprefix(own[0]): value
+        for name, value in state.items()
+        if name.startswith(own) and "embed_tokens" not in name
+    }
+
+
 def exported_eyes(folder: Path) -> Eyes:
     """Read the vision part, and the words' embeddings, back out of an exported checkpoint."""
-    state = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
+    state = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
     eyes = Eyes()
     own = eyes.state_dict()
     for name, value in own.items():

@@ -20,7 +20,8 @@ def rope(positions: Tensor) -> tuple[Tensor, Tensor]:
     return angle.cos(), angle.sin()
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate queries or keys (B, heads, L, head) by their positions."""
     low, high = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-high, low], dim=-1) * sin
 
@@ -46,7 +47,7 @@ class TextLayer(nn.Module):
         Only the results of rows from `first` on are made: L - first of them.
         """
         query, key, value = self.self_attn.heads(self.input_layernorm(x))
-        query, key = (_turn(part, cos.to(part.dtype), sin.to(part.dtype)) for part in (query, key))
+        query, key = (turn(part, cos.to(part.dtype), sin.to(part.dtype)) for part in (query, key))
         query, mask = query[:, :, first:], mask[:, :, first:]
         attention = (query * HEAD**-0.5 @ key.transpose(-1, -2) + mask.to(query.dtype)).softmax(-1)
         x = x[:, first:] + self.self_attn.merge(attention @ value)

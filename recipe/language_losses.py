@@ -114,14 +114,14 @@ def language_losses(
     return losses
 
 
-def _mass(attention: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def mass(attention: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """-log of the attention (n, k) that falls on `target` (n, k) bool, mean over rows that have a target."""
     rows = target.any(-1)
     weight = rows.float() if weight is None else rows * weight
     return -(((attention.float() * target).sum(-1) + 1e-4).log() * weight).sum() / weight.sum().clamp(min=1e-4)
 
 
-def _shares(attention: Tensor, target: Tensor) -> Tensor:
+def shares(attention: Tensor, target: Tensor) -> Tensor:
     """KL divergence of attention (n, k) from target weights (n, k), made to sum to one; mean over rows."""
     target = target / target.sum(1, keepdim=True)
     divergence = (target * ((target + 1e-6).log() - (attention.float() + 1e-6).log())).sum(-1)
@@ -149,10 +149,10 @@ def _word_attention(thoughts: Thoughts, pack: Pack, kept: Kept) -> dict[str, Ten
     alone = torch.zeros(*kept.bits.shape, OPENING, dtype=torch.bool)
     alone[..., 0] = (kept.bits > 0) & first
     return {
-        "look": _mass(attention[:, 0, OPENING:start], named),
-        "spread": _shares(attention[counted, 1, :start], spread),
-        "firsts": _shares(attention[counted, 2, :start], firsts),
-        "siblings": _mass(
+        "look": mass(attention[:, 0, OPENING:start], named),
+        "spread": shares(attention[counted, 1, :start], spread),
+        "firsts": shares(attention[counted, 2, :start], firsts),
+        "siblings": mass(
             siblings.flatten(0, 1),
             torch.cat([alone, kept.earlier], dim=2).flatten(0, 1),
             1 / kept.siblings.flatten(),  # each thing counts the same, however many patches it has
@@ -180,9 +180,9 @@ def _answer_attention(thoughts: Thoughts, pack: Pack, kept: Kept) -> dict[str, T
     parts = needed & (kept.strokes[row] != 0).any(-1)
     reading = pack.reading & parts.any(-1)
     return {
-        "words": torch.stack([_mass(third[:, head], target) for head, target in enumerate(targets)]).sum(),
-        "object": _mass(fourth[:, 0], needed),
-        "read": _shares(fourth[reading, 1], parts[reading].float()),
+        "words": torch.stack([mass(third[:, head], target) for head, target in enumerate(targets)]).sum(),
+        "object": mass(fourth[:, 0], needed),
+        "read": shares(fourth[reading, 1], parts[reading].float()),
     }
 
 

@@ -95,7 +95,10 @@ def _count(rng: Rng, facts: Facts) -> SceneQuestion | None:
 def _exist(rng: Rng, facts: Facts) -> SceneQuestion | None:
     present = {fact.kind for fact in facts}
     yes = rng.random() < 0.5
-    kind = _pick(rng, [kind for kind in range(len(CLASSES)) if (kind in present) == yes])
+    kinds = [kind for kind in range(len(CLASSES)) if (kind in present) == yes]
+    if not kinds:
+        return None
+    kind = _pick(rng, kinds)
     forms = (
         "is there {}?",
         "is there {} in the image?",

@@ -64,17 +64,19 @@ def _named(word: int, things: NDArray[np.float32]) -> int | None:
     return 1 << int(things[:, 4].argmax()) if word in _MOST else None
 
 
-def _blurred(ids: list[int], rng: np.random.Generator) -> list[int]:
+def _blurred(ids: list[int], rng: np.random.Generator | None) -> list[int]:
     """Now and then a word that names nothing is unknown, so that a strange word does no harm."""
-    if rng.random() < 0.05:
+    if rng is not None and rng.random() < 0.05:
         place = int(rng.integers(len(ids)))
         if ids[place] in FUNCTION_IDS:
             ids = [*ids[:place], UNKNOWN, *ids[place + 1 :]]
     return ids
 
 
-def pack(questions: Sequence[Sequence[SceneQuestion]], things: NDArray[np.float32], rng: np.random.Generator) -> Pack:
-    """Questions per picture, and the stored things (B, things, 6), -> one batch."""
+def pack(
+    questions: Sequence[Sequence[SceneQuestion]], things: NDArray[np.float32], rng: np.random.Generator | None = None
+) -> Pack:
+    """Questions per picture, and the stored things (B, things, 6), -> one batch; `rng` makes a few words unknown."""
     rows: list[list[tuple[int, int, int]]] = []
     words: list[tuple[int, int, int, bool, bool]] = []
     answers: list[tuple[int, int, int, int]] = []

@@ -73,6 +73,16 @@ class FlatOptimizer:
         gradient.zero_()
         return norm
 
+    def state(self, steps: int) -> dict[str, Any]:
+        """Weights and moments after so many steps, to go on from."""
+        return {"steps": steps, "vector": self.vector.detach(), "adam": self.adam.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Take over a state; returns the number of steps that it has behind it."""
+        self.vector.data.copy_(state["vector"])  # in place: parameters are views of it
+        self.adam.load_state_dict(state["adam"])
+        return int(state["steps"])
+
 
 def _worker(rank: int, job: Callable[..., None], world: int, meeting: str, arguments: tuple[Any, ...]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -137,7 +137,7 @@ def _cls_loss(logits: Tensor, things: Tensor) -> Tensor:
     """[CLS] names class and colour of the biggest things, the bigger the more."""
     area, order = things[..., 4].clamp(min=0).topk(NAMED, dim=1)
     share = area.pow(BIG_BIAS)
-    share = share / share.sum(1, keepdim=True)
+    share = share / share.sum(1, keepdim=True).clamp(min=1e-9)  # a crop may show nothing
     kind = things[..., 0].gather(1, order).long().clamp(min=0)
     colour = things[..., 1].gather(1, order).long().clamp(min=0)
     named = logits.log_softmax(-1).gather(1, kind * len(COLOURS) + colour)
