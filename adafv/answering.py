@@ -13,7 +13,7 @@ from adafv.choosing import Kept
 from adafv.costs.accounting import Accountant
 from adafv.decoding import Decoded
 from adafv.encoding import ImageEncoding
-from adafv.errors import AdaFVError
+from adafv.errors import AdaFVError, InputError
 from adafv.families.templates import is_vicuna
 from adafv.families.tower import layers_that_run
 from adafv.images import open_image
@@ -21,11 +21,12 @@ from adafv.loading.checkpoint import Checkpoint
 from adafv.loading.fingerprint import vision_fingerprint
 from adafv.pipeline import Outcome, Pipeline
 from adafv.prompt import Prompt
-from adafv.records import Answer, Failure, Latency, Question
+from adafv.records import Answer, Failure, Question
 from adafv.report import reported
 from adafv.request import EncodingCost, Request
 from adafv.settings import RunSettings
 from adafv.setup import Setup
+from adafv.spent import Latency
 from adafv.timing import Stopwatch
 
 
@@ -78,8 +79,14 @@ class Answering:
         """Refuse settings that no question can be answered under with this checkpoint.
 
         Raises:
-            InputError: padding where an image is cut into tiles.
+            InputError: padding where an image is cut into tiles, or what a server of the language model cannot do.
         """
+        if self.is_served and run.positions == "original":
+            what = "positions: original: a server numbers the positions of a prompt itself"
+            raise InputError(what, "use compact, or leave --server out")
+        if self.is_served and run.compare:
+            what = "compare: a server's queue is in its times"
+            raise InputError(what, "leave --server out, or sweep with it: that compares answers")
         self.setup(run)
 
     def setup(self, run: RunSettings) -> Setup | None:

@@ -124,7 +124,7 @@ class Model(Answering):
             ImageError, InputError, DeviceError: what cannot be used, with the fix; before the first answer.
         """
         run = _run_settings(run, settings)
-        self._check_served(run)
+        self.check(run)
         asked = [Question(number, image, text) for number, text in enumerate(questions)]
         prompts = [self.render(question, run) for question in asked]
         encoding, cost = self.encode(image, run)
@@ -183,10 +183,9 @@ class Model(Answering):
         stop: threading.Event | None = None,
     ) -> AnswerStream:
         """Answer as `batch` does, with everything to choose."""
-        self._check_served(run)
+        self.check(run)
         if run.compare:
             raise InputError("compare: a batch's latency says nothing of one question's", "compare with `ask`")
-        self.check(run)
         return AnswerStream(self, items, run, batch or BatchSettings(), stop)
 
     def sweep(
@@ -212,20 +211,10 @@ class Model(Answering):
         if len({unpruned(run) for run in runs}) != 1:
             what = "runs: the settings of a sweep differ in keep, pruner, positions and crop_budget alone"
             raise InputError(what, "sweep each on its own")
-        self._check_served(runs[0])
+        self.check(runs[0])
         if runs[0].compare:
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
-        self.check(runs[0])
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)
-
-    def _check_served(self, run: RunSettings) -> None:
-        """Refuse what a server cannot do."""
-        if self.is_served and run.positions == "original":
-            what = "positions: original: a server numbers the positions of a prompt itself"
-            raise InputError(what, "use compact, or leave --server out")
-        if self.is_served and run.compare:
-            what = "compare: a server's queue is in its times"
-            raise InputError(what, "leave --server out, or sweep with it: that compares answers")
 
     def _compared(self, request: Request, run: RunSettings) -> Answer:
         """Pruned, then unpruned, each after a run that only warms up: first calls are slower, whatever they do."""

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from adafv.costs.accounting import Accountant
 from adafv.pipeline import Outcome
-from adafv.records import Answer, Latency, TokenCounts
+from adafv.records import Answer
 from adafv.request import Request
 from adafv.settings import RunSettings
+from adafv.spent import Latency, TokenCounts
 
 
 def reported(

@@ -22,8 +22,9 @@ import pytest
 
 from adafv.errors import AdaFVError, ImageError
 from adafv.images import content_key
-from adafv.records import Answer, Failure, Question, TokenCounts
+from adafv.records import Answer, Failure, Question
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
+from adafv.spent import TokenCounts
 from adafv.streaming.answerer import StreamStats
 from adafv.streaming.runs import Asked
 from adafv_cli.app import main

@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from adafv.records import Answer, Comparison, Failure, Flops, Latency, MemoryBytes, TokenCounts
+from adafv.records import Answer, Comparison, Failure
 from adafv.settings import LoadSettings, RunSettings
+from adafv.spent import Flops, Latency, MemoryBytes, TokenCounts
 from adafv_cli.app import main, run
 from adafv_cli.console import Streams
 

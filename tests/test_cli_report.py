@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from adafv.records import Comparison, TokenCounts
+from adafv.records import Comparison
 from adafv.settings import RunSettings
+from adafv.spent import TokenCounts
 from adafv_cli.rendering import report
 from tests.cli_fakes import ANSWER, COMPARISON, FAILURE, FakeModel, adafv, install, picture
 

@@ -12,7 +12,8 @@ from PIL import Image
 import adafv
 from adafv import Answer
 from adafv.notebook import answer_html, explanation_html
-from adafv.records import Failure, Flops, MemoryBytes, TokenCounts
+from adafv.records import Failure
+from adafv.spent import Flops, MemoryBytes, TokenCounts
 
 BAD = "<script>alert('x')</script> & \"quoted\" <img src=x onerror=y>\nnext line"
 TAGS = {"div", "span", "b", "i", "br", "table", "tr", "td", "img"}

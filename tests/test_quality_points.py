@@ -12,7 +12,8 @@ from adafv.quality.intervals import Interval
 from adafv.quality.points import Point, points
 from adafv.quality.reference import Reference
 from adafv.quality.sheet import Sheet
-from adafv.records import Failure, Latency
+from adafv.records import Failure
+from adafv.spent import Latency
 from tests.cli_fakes import ANSWER
 
 SETTINGS = [("none", "all"), ("adafv", "10%"), ("adafv", "50%")]

@@ -10,8 +10,8 @@ from adafv import flops, pruners
 from adafv.families.tower import feature_layers, tower_of
 from adafv.pruners import Work
 from adafv.pruners.crops import shares
-from adafv.records import Flops, MemoryBytes, TokenCounts
 from adafv.settings import RunSettings
+from adafv.spent import Flops, MemoryBytes, TokenCounts
 
 
 @dataclass(frozen=True)

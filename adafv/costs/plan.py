@@ -13,8 +13,8 @@ from adafv.errors import InputError
 from adafv.families import family_of
 from adafv.families.base import ImagePlan
 from adafv.families.tower import layers_that_run
-from adafv.records import Flops, MemoryBytes, TokenCounts
 from adafv.settings import RunSettings
+from adafv.spent import Flops, MemoryBytes, TokenCounts
 
 
 @dataclass(frozen=True)

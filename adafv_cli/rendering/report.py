@@ -9,9 +9,10 @@ from rich.text import Text
 
 from adafv.budget import Budget
 from adafv.errors import cut
-from adafv.records import Answer, Comparison, Flops, Latency, TokenCounts
+from adafv.records import Answer, Comparison
 from adafv.settings import RunSettings
 from adafv.setup import Setup
+from adafv.spent import Flops, Latency, TokenCounts
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.units import BINARY, DECIMAL, amount, duration, part_of, percent
 from adafv_cli.terminal import one_line
