@@ -3,7 +3,7 @@
 python3.11 -m benchmarks.vllm_server environment ENV      a CPU build of vLLM in an environment of its own (3.5 GB)
 python -m benchmarks.vllm_server equal ENV                answers against our own engine's, at 25 % and mixed budgets
 python -m benchmarks.vllm_server kill ENV                 kill -9 in the middle, start again, --resume
-python -m benchmarks.vllm_server cpu ENV [--rounds 2]     CPU seconds at 1, 4 and 10 questions an image
+python -m benchmarks.vllm_server compare ENV              CPU seconds at 1, 4 and 10 questions an image
 
 The last three run in adafv's environment; README beside this file: vllm.md.
 """
@@ -14,10 +14,12 @@ import argparse
 import json
 import os
 import random
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,56 +127,85 @@ def kill(env: Path) -> None:
         )
 
 
-def cpu(env: Path, rounds: int) -> None:
+def checkpoint(folder: Path, geometry: str, dtype: str, device: str) -> Path:
+    """Random weights of a named geometry, saved; heads that are too small for vLLM become fewer and larger."""
+    import torch
+
+    from adafv.bench import geometries, random_weights
+
+    shape = geometries.geometry(geometry)
+    if shape.text["hidden_size"] // shape.text["num_attention_heads"] < 32:
+        shape = replace(shape, text=shape.text | {"num_attention_heads": 2, "num_key_value_heads": 2})
+    model, processor = random_weights.build(shape, getattr(torch, dtype), torch.device(device))
+    model.pipeline.model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def compare(env: Path, chosen: argparse.Namespace) -> None:
     """Interleaved; each count of questions an image has images of its own, so that no cache is warm."""
     import adafv
+    from adafv.bench import geometries
 
+    flags = ["--dtype", chosen.dtype, "--max-model-len", "4096", *shlex.split(chosen.vllm)]
     with tempfile.TemporaryDirectory() as folder:
-        model = save(Path(folder), "mid")
+        if chosen.geometry is None:
+            model, size = save(Path(folder), "mid"), (336, 336)
+        else:
+            model = checkpoint(Path(folder), chosen.geometry, chosen.dtype, chosen.device)
+            size = geometries.geometry(chosen.geometry).picture
         with (
-            serving(env, model, 8103, "--enable-prefix-caching") as cached,
-            serving(env, model, 8104, "--no-enable-prefix-caching") as plain,
+            serving(env, model, 8103, "--enable-prefix-caching", *flags) as cached,
+            serving(env, model, 8104, "--no-enable-prefix-caching", *flags) as plain,
         ):
-            here: dict[str, Any] = {"dtype": "float32", "device_map": "cpu"}
+            here: dict[str, Any] = {"dtype": chosen.dtype, "device_map": chosen.device}
             own = adafv.load(str(model), **here)
-            at = {one: adafv.load(str(model), server=one.url, **here) for one in (cached, plain)}
+            at = {one.url: adafv.load(str(model), server=one.url, **here) for one in (cached, plain)}
             ways: list[tuple[str, Any, Any, dict[str, Any]]] = [
                 ("our engine, all", own, None, {"keep": "all"}),
                 ("our engine, 25 %", own, None, {}),
-                ("vLLM, all, no prefix cache", at[plain], plain, {"keep": "all"}),
-                ("vLLM, all, prefix cache", at[cached], cached, {"keep": "all"}),
-                ("vLLM, 25 % by adafv", at[cached], cached, {}),
-                ("vLLM, 25 % by saliency, prefix cache", at[cached], cached, {"pruner": "saliency"}),
+                ("vLLM, all, no prefix cache", at[plain.url], plain, {"keep": "all"}),
+                ("vLLM, all, prefix cache", at[cached.url], cached, {"keep": "all"}),
+                ("vLLM, 25 % by adafv", at[cached.url], cached, {}),
+                ("vLLM, 25 % by saliency, prefix cache", at[cached.url], cached, {"pruner": "saliency"}),
             ]
-            for each in (1, 4, 10):
-                seconds: dict[str, list[float]] = {}
-                for turn in range(rounds + 1):
-                    for name, loaded, server, how in random.sample(ways, len(ways)):
-                        images = [noise(336, 336, random.randrange(2**31)) for _ in range(20 // each)]
-                        asked = [
-                            {"image": images[i // each], "text": " ".join(WORDS[: 3 + i % each])}
-                            for i in range(20 // each * each)
-                        ]
-                        began = time.process_time() + (server.cpu_s() if server else 0)
-                        assert all(one.error is None for one in loaded.batch(asked, max_new_tokens=16, **how))
-                        took = time.process_time() + (server.cpu_s() if server else 0) - began
-                        if turn:  # the first warms up
-                            seconds.setdefault(name, []).append(took)
-                for name, *_ in ways:
-                    print(
-                        f"{each:2} an image: {name:40} {min(seconds[name]):6.1f} s CPU, {20 // each * each} questions"
-                    )
+            for each in map(int, chosen.each.split(",")):
+                measure(ways, each, max(1, chosen.questions // each), size, chosen.rounds)
+
+
+def measure(ways: list[tuple[str, Any, Any, dict[str, Any]]], each: int, images: int, size: Any, rounds: int) -> None:
+    """Print the least CPU time and the least time of every way, over some rounds and one that warms up."""
+    taken: dict[str, list[tuple[float, float]]] = {}
+    for turn in range(rounds + 1):
+        for name, loaded, server, how in random.sample(ways, len(ways)):
+            pictures = [noise(*size, random.randrange(2**31)) for _ in range(images)]
+            texts = [" ".join(WORDS[: 3 + number % each]) for number in range(images * each)]
+            asked = [{"image": pictures[number // each], "text": text} for number, text in enumerate(texts)]
+            used, began = time.process_time() + (server.cpu_s() if server else 0), time.perf_counter()
+            assert all(one.error is None for one in loaded.batch(asked, max_new_tokens=16, **how))
+            took = time.process_time() + (server.cpu_s() if server else 0) - used, time.perf_counter() - began
+            if turn:  # the first warms up
+                taken.setdefault(name, []).append(took)
+    for name, *_ in ways:
+        cpu, wall = (min(column) for column in zip(*taken[name], strict=True))
+        print(f"{each:2} an image: {name:40} {cpu:7.1f} s CPU {wall:7.1f} s, {images * each} questions")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["environment", "equal", "kill", "cpu"])
+    parser.add_argument("what", choices=["environment", "equal", "kill", "compare"])
     parser.add_argument("env", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--geometry", help="of adafv bench; default: a small one, for CPUs")
+    parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--each", default="1,4,10", help="questions an image")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--vllm", default="", metavar="FLAGS", help="further ones of vllm serve")
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.stdout.reconfigure(line_buffering=True)
-    if chosen.what == "cpu":
-        cpu(chosen.env.resolve(), chosen.rounds)
+    if chosen.what == "compare":
+        compare(chosen.env.resolve(), chosen)
     else:
         {"environment": environment, "equal": equal, "kill": kill}[chosen.what](chosen.env.resolve())
