@@ -157,6 +157,12 @@ class FakeBatchModel:
     def describe(self, run: RunSettings | None = None) -> dict[str, object]:
         return {"model": self.model_id, "devices": "cpu", "dtype": "float32"}
 
+    def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
+        failure = Failure(type(error).__name__, error.what, error.fix)
+        return Answer(
+            question.question_id, question.text, None, self.model_id, image=question.about(None), error=failure
+        )
+
     def says(self, question: Question, run: RunSettings) -> str:
         return f"re: {question.text}"
 

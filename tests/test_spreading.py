@@ -308,17 +308,26 @@ def test_no_cluster_at_an_address_is_said_at_once(tmp_path: Path, ray: FakeRay, 
 
 
 @pytest.mark.parametrize(
-    "text,address",
+    "text,is_one",
     [
-        ("s3://bucket/a/in.jsonl", "s3://bucket/a/in.jsonl"),
-        ("s3:/bucket/a/in.jsonl", "s3://bucket/a/in.jsonl"),
-        ("file:///tmp/in.jsonl", "file:///tmp/in.jsonl"),
-        ("file:/tmp/in.jsonl", "file:///tmp/in.jsonl"),
-        ("https://example.org/a.png", None),
-        ("c:/questions.jsonl", None),
-        ("photos/a.png", None),
-        ("a:b", None),
+        ("s3://bucket/a.png", True),
+        ("file:///tmp/a.png", True),
+        ("https://example.org/a.png", False),
+        ("c:/photos/a.png", False),
+        ("photos/a.png", False),
+        ("a:b", False),
     ],
 )
-def test_addresses_are_told_from_paths(text: str, address: str | None) -> None:
-    assert places.address_of(text) == address
+def test_addresses_are_told_from_paths(text: str, is_one: bool) -> None:
+    assert places.address_of(text) == (text if is_one else None)
+
+
+def test_actors_read_images_by_their_addresses(tmp_path: Path, ray: FakeRay, model: FakeBatchModel) -> None:
+    address = (tmp_path / "a.png").as_uri()
+    questions(tmp_path, asking(0), asking(1, address), asking(2, f"{address}.gone"), asking(3, "nowhere://a/b.png"))
+    done = batch(tmp_path)
+    assert done.code == 1 and "missing" not in done.stderr
+    found = batch_fakes.answers((tmp_path / "out.jsonl").read_text())
+    assert [line["error"] is None for line in found] == [True, True, False, False]
+    assert found[1]["image"] == {"name": address, "key": found[0]["image"]["key"]}
+    assert all(line["error"]["type"] == "ImageError" and address[:8] in line["error"]["message"] for line in found[2:3])

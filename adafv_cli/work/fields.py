@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 from adafv.budget import Budget
 from adafv.errors import ImageError, InputError, InternalError
 from adafv.rows import IDS, TEXTS, named, rest
+from adafv.spreading.places import address_of
 from adafv_cli.work.lines import Line
 
 
@@ -122,7 +123,7 @@ def _source(image: str, folder: Path) -> str | bytes:
         what = f"image: {image[:200]} is a web address; images are read from files so that a run can be repeated"
         raise ImageError(what, "download it first, and give its path")
     if not scheme.startswith("data:"):
-        return str(folder / image)
+        return image if address_of(image) is not None else str(folder / image)
     header, comma, content = image.partition(",")
     if not comma:
         raise ImageError(f"image: {short(image)} is no data URI", "it has the form data:image/png;base64,...")

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from adafv.errors import InputError, shown
+from adafv.spreading.places import address_of
 from adafv_cli.exits import UsageError
 from adafv_cli.work.earlier import Keys, Setting, Subject
 from adafv_cli.work.lines import Line, content_key_of, id_key, key_of
@@ -243,6 +244,6 @@ def is_missing(line: Line) -> bool:
 @lru_cache(_REMEMBERED)
 def _is_missing(path: str) -> bool:
     try:
-        return not Path(path).exists()
+        return address_of(path) is None and not Path(path).exists()
     except (OSError, ValueError):
         return True
