@@ -65,8 +65,8 @@ def test_other_keys_are_metadata_and_ids_count_from_0(llava: adafv.Model, image:
     ]
     first, own, third, fourth = answers(llava, *rows)
     assert (first.question_id, first.metadata) == (0, {"source": "b", "split": "test"})
-    assert (own.question_id, third.question_id, fourth.question_id) == ("own", None, 3)
-    assert third.metadata == {"metadata": 3, "id": 4, "question": "another?"} and fourth.metadata == {}
+    assert (own.question_id, third.question_id, fourth.question_id) == ("own", 4, 3)
+    assert third.metadata == {"metadata": 3, "question": "another?"} and fourth.metadata == {}
 
 
 WRONG: list[tuple[Any, str, str]] = [
