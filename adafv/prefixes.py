@@ -55,9 +55,7 @@ def start(model: Any, prompts: Sequence[Spliced], *, share: bool = True) -> Star
         use_cache=True,
         logits_to_keep=1,
     )
-    rows = torch.tensor(
-        [numbers.index(first) for first in firsts]
-    )  # on the CPU: each layer's cache is on its own device
+    rows = torch.tensor([numbers.index(first) for first in firsts])  # on the CPU, as a layer may be on any device
     cache.batch_select_indices(rows)
     tails, tail_mask, tail_positions = left_pad([_part(prompt, prompt.head) for prompt in prompts])
     return Start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import adafv
 from adafv import Answer, Question, prefixes
 from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 from adafv.decoding import Spliced
-from adafv.generating import generate
+from adafv.generating import Generating, generate
 from adafv.prompt import Prompt
 from adafv.settings import RunSettings
 from adafv.streaming.lengths import in_order
@@ -185,7 +186,9 @@ def test_rows_on_shared_heads_leave_as_they_would(
 
 
 @torch.inference_mode()
-def test_a_sliding_window_keeps_heads_with_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sliding_window_keeps_heads_with_their_rows(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Padding in the middle would take up places in the window."""
     monkeypatch.setattr(prefixes, "WORTH", ALWAYS)
     torch.manual_seed(0)
@@ -194,7 +197,9 @@ def test_a_sliding_window_keeps_heads_with_their_rows(monkeypatch: pytest.Monkey
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 2
     prompts = spliced(48, [9, 4], [1, 3, 5, 2], 0)
     together = generate(model, prompts, RunSettings(max_new_tokens=5), Stopwatch())
-    assert "sliding window" in prefixes.refusal(model)
+    with caplog.at_level(logging.INFO, logger="adafv"):
+        Generating(model)
+    assert "questions about one image are prefilled one by one: its attention has a sliding window" in caplog.text
     assert [one.shared for one in together] == [0] * 4
 
 
