@@ -232,3 +232,17 @@ def test_the_command_line_says_what_was_kept_and_read(questions: list[Question],
     assert swept.code == 0 and "0 encoded, each for all settings, 3 from disk" in swept.stderr
     refused = command(*args, "--encodings", str(lines))
     assert (refused.code, refused.stdout) == (2, "") and "--encodings" in refused.stderr
+
+
+def test_tokens_are_counted_without_reading_an_encoding(model: adafv.Model, tmp_path: Path) -> None:
+    """A LLaVA-NeXT, whose newlines are no candidates; the plan, by which others are ordered, says the same."""
+    picture = Image.effect_noise((60, 40), 80).convert("RGB")
+    encoding, _ = model.encode(picture)
+    store = EncodingStore(tmp_path, "mine", 2**30, CPU)
+    store.save("a", encoding)
+    plan = model.pipeline.plan(model.pipeline.preprocess(picture))
+    assert store.tokens("a") == (encoding.visual, len(encoding.packed)) == (plan.visual, plan.packed)
+    assert plan.newlines > 0 and store.read == 0
+    (file,) = files(tmp_path)
+    file.write_bytes(file.read_bytes()[:20])
+    assert store.tokens("a") is None and store.tokens("b") is None
