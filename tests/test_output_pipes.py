@@ -105,14 +105,14 @@ def test_a_pipe_is_not_gone_on_with(path: str, tmp_path: Path, flags: tuple[str,
     assert process.returncode == 2 and b"no file to go on with" in err
 
 
-def test_a_pipe_whose_reader_leaves_is_an_error(tmp_path: Path, path: str) -> None:
+def test_a_pipe_whose_reader_has_left_ends_as_standard_output_does(tmp_path: Path, path: str) -> None:
     read, write = os.pipe()
     os.close(read)
     process = start(*FAKE, path, "-o", f"/dev/fd/{write}", pass_fds=(write,))
     os.close(write)
     _, err = process.communicate(timeout=HANGS_S)
-    assert process.returncode == 1
-    assert f"cannot write to /dev/fd/{write}: Broken pipe" in err.decode() and "Traceback" not in err.decode()
+    assert process.returncode == 141
+    assert "cannot write" not in err.decode() and "Traceback" not in err.decode()
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
