@@ -172,13 +172,13 @@ def test_what_did_not_fit_is_gone_before_less_is_tried(
     held: list[weakref.ref[torch.Tensor]] = []
     left, generate = [], generating.generate
 
-    def full(model: object, prompts: list, *others: object) -> object:  # type: ignore[type-arg]
+    def full(model: object, prompts: list, *others: object, **how: object) -> object:  # type: ignore[type-arg]
         left.append(sum(tensor() is not None for tensor in held))
         cache = torch.ones(len(prompts))
         held.append(weakref.ref(cache))
         if len(prompts) > 1:
             raise type(error)(*error.args)
-        return generate(model, prompts, *others)  # type: ignore[arg-type]
+        return generate(model, prompts, *others, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(generating, "generate", full)
     answers = list(llava.stream(questions(4, 2), RUN, BatchSettings(batch_size=4)))
