@@ -74,10 +74,14 @@ def open_store(folder: Path, count: int, mode: str = "r") -> Store:
 
 @torch.no_grad()
 def see(eyes: Eyes, crops: NDArray[np.uint8]) -> Tensor:
-    """Visual tokens (crops, PATCHES, hidden) of crops (crops, SIDE, SIDE, 3)."""
+    """Visual tokens (crops, PATCHES, hidden) of crops (crops, SIDE, SIDE, 3).
+
+    The projector runs in float32: bfloat16 would bring back a little of the places that were projected out.
+    """
     with torch.autocast("cpu", torch.bfloat16):
-        tokens: Tensor = eyes(normalised(torch.from_numpy(np.array(crops))))[0]
-    return tokens.float()
+        features = eyes.vision(normalised(torch.from_numpy(np.array(crops))))[0]
+    tokens: Tensor = eyes.projector(features[:, 1:].float())
+    return tokens
 
 
 def worn(picture: Image.Image, seed: int, index: int) -> Image.Image:
