@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_a_second_run_encodes_nothing_and_answers_the_same(
 @pytest.mark.parametrize("bits", [torch.float32, torch.bfloat16])
 def test_what_is_read_is_what_was_written(model: adafv.Model, tmp_path: Path, bits: torch.dtype) -> None:
     encoding, _ = model.encode(Image.effect_noise((70, 30), 90).convert("RGB"))
-    changed = encoding.__class__(**{**vars(encoding), "packed": encoding.packed.to(bits)})
+    changed = replace(encoding, packed=encoding.packed.to(bits))
     store = EncodingStore(tmp_path / "new" / "folder", "checkpoint", 2**30, CPU)
     assert "image" not in store and store.load("image") is None
     store.save("image", changed)
