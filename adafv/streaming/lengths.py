@@ -1,4 +1,4 @@
-"""Tells how long the prompts of a ticket will be, visual tokens included, so that like goes with like."""
+"""Tells how long the longest prompt of a ticket will be, visual tokens included, so that like goes with like."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from adafv.streaming.tickets import Ticket
 
 
 def length_of(ticket: Ticket, pipeline: Pipeline, cache: EncoderCache) -> int:
-    """Count the tokens of a ticket's prompts under all its runs; of text alone where the image is not known.
+    """Count the tokens of a ticket's longest prompt, of all its runs; of text alone where the image is not known.
 
-    Worked out once for each ticket, from the size of its pixels, or from its encoding.
+    Not their sum, by which a ticket under fewer runs would be another length than its neighbours. Worked out once for
+    each ticket, from the size of its pixels, or from its encoding.
 
     Args:
         ticket: ready to be answered.
@@ -46,12 +47,12 @@ def _image_key(ticket: Ticket) -> str | None:
 def _counted(ticket: Ticket, pipeline: Pipeline, cache: EncoderCache) -> int:
     if ticket.prompt is None or ticket.question is None:
         return 0
-    text, tokens = ticket.prompt.text_tokens * len(ticket.runs), _image_tokens(ticket, pipeline, cache)
+    text, tokens = ticket.prompt.text_tokens, _image_tokens(ticket, pipeline, cache)
     if tokens is None:
         return text
     visual, packed = tokens
     kept = [run.keeping(ticket.question.keep).pruned_to(visual) for run in ticket.runs]
-    return text + sum(packed if keep is None else keep for keep in kept)
+    return text + max((packed if keep is None else keep for keep in kept), default=0)
 
 
 def _image_tokens(ticket: Ticket, pipeline: Pipeline, cache: EncoderCache) -> tuple[int, int] | None:
