@@ -12,6 +12,7 @@ import typer
 from adafv.errors import InputError, shown
 from adafv.spreading.settings import ClusterSettings
 from adafv_cli.exits import UsageError
+from adafv_cli.work.world import World
 
 ENGINES = ("transformers", "ray")
 
@@ -40,10 +41,11 @@ class ClusterFlags:
             fix = f"choose from {known}" + ("; for vLLM, give --server URL" if self.engine == "vllm" else "")
             raise UsageError(f"--engine: {shown(self.engine)} is not one of {known}", fix)
         if self.engine != "ray":
-            if self.actors is not None or self.gpus_per_actor is not None:
-                raise UsageError("--actors and --gpus-per-actor are of a cluster", "add --engine ray")
+            address = None if self.address == environment.get("RAY_ADDRESS") else self.address
+            if (address, self.actors, self.gpus_per_actor) != (None, None, None):
+                raise UsageError("--address, --actors and --gpus-per-actor are of a cluster", "add --engine ray")
             return None
-        if int(environment.get("WORLD_SIZE") or 1) > 1:
+        if World.of(environment).size > 1:
             raise UsageError("--engine ray has processes of its own", "leave torchrun out")
         try:
             return ClusterSettings(self.address, self.actors, self.gpus_per_actor)

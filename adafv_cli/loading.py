@@ -77,7 +77,8 @@ def clustered(
         try:
             found = Cluster(cluster, settings, run, str(Path.cwd()), expected)
         except InputError as error:
-            raise UsageError(f"--{error.what.replace('_', '-')}", error.fix) from error
+            name, colon, rest = error.what.partition(":")
+            raise UsageError(f"--{name.replace('_', '-')}{colon}{rest}", error.fix) from error
     with found, redirect_stdout(streams.stderr):  # Ray's own messages
         _tell(found.notes, found.context, run, streams)
         yield found

@@ -91,7 +91,10 @@ class _Actor:
         if self._dead or self._ray.dies(name, args):
             self._dead = True
             raise exceptions.RayError("the actor died")
-        found = getattr(self._it, name)(*pickle.loads(pickle.dumps(args)))
+        try:
+            found = getattr(self._it, name)(*pickle.loads(pickle.dumps(args)))
+        except Exception as error:
+            raise exceptions.RayError(str(error)) from error
         return pickle.loads(pickle.dumps(found))
 
 

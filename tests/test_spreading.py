@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -156,6 +157,56 @@ def test_a_suspect_is_asked_alone_and_a_poison_not_at_all(
     assert set(blocks) == {1} and len(model.asked) == 6
 
 
+def test_while_a_suspect_is_asked_no_actor_is_at_anything_else(
+    ray: FakeRay, model: FakeBatchModel, images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy: list[list[int]] = []  # strikes of the questions that the actors are at
+    give = actors.Actors.give
+
+    def spy(self: actors.Actors, block: Any, *more: Any) -> None:
+        give(self, block, *more)
+        busy.append([item.strikes for place in self._places if place.block is not None for item in place.block.items])
+
+    monkeypatch.setattr(actors.Actors, "give", spy)
+    monkeypatch.setattr(ray, "wait", lambda refs, num_returns, timeout: (refs, []))
+    found = answered([*asked(images, 16), *asked(images, 3, strikes=1), *asked(images, 1)], expected=1)
+    assert len(found) == 20 and max(len(at) for at in busy) > 1  # two actors, but for the suspects
+    assert [at for at in busy if any(at)] == [[1]] * 3
+
+
+def test_what_keeps_an_actor_from_beginning_is_the_runs_error(
+    ray: FakeRay, model: FakeBatchModel, images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sweep(*args: Any) -> Any:
+        raise InputError("encodings: /gone cannot be written to", "give the path of a folder")
+
+    monkeypatch.setattr(FakeBatchModel, "sweep", sweep)
+    with pytest.raises(InputError, match="/gone cannot be written to"):
+        answered(asked(images, 4))
+    assert ray.started == 2  # nobody has died of it
+
+
+def test_the_servers_key_goes_with_the_actors(
+    ray: FakeRay, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str | None] = []
+
+    def load(settings: LoadSettings) -> FakeBatchModel:
+        keys.append(os.environ.get("ADAFV_SERVER_KEY"))
+        return model
+
+    def put(job: Any) -> Any:
+        monkeypatch.delenv("ADAFV_SERVER_KEY")  # another machine's environment is another one
+        assert "secret" not in repr(job)
+        return job
+
+    monkeypatch.setitem(sys.modules, "adafv.engine", engine_with(load))
+    monkeypatch.setattr(ray, "put", put)
+    monkeypatch.setenv("ADAFV_SERVER_KEY", "secret")
+    Cluster(ClusterSettings(actors=1), LoadSettings(), RUN, "/").close()
+    assert keys == ["secret"]
+
+
 def test_actors_that_only_die_end_the_run(ray: FakeRay, model: FakeBatchModel, images: list[str]) -> None:
     ray.dies = lambda name, args: name == "load"
     with pytest.raises(DeviceError, match="8 actors died one after the other: the actor died"):
@@ -202,7 +253,14 @@ def test_more_gpus_than_a_node_has_are_refused(ray: FakeRay, model: FakeBatchMod
 
 
 @pytest.mark.parametrize(
-    "bad", [{"actors": 0}, {"gpus_per_actor": 1.5}, {"gpus_per_actor": -1.0}, {"address": "ray://a:1"}]
+    "bad",
+    [
+        {"actors": 0},
+        {"gpus_per_actor": 1.5},
+        {"gpus_per_actor": -1.0},
+        {"gpus_per_actor": 1e-5},
+        {"address": "ray://a:1"},
+    ],
 )
 def test_settings_that_are_none(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError):
@@ -273,6 +331,7 @@ def test_the_command_writes_what_one_process_writes(tmp_path: Path, ray: FakeRay
     [
         (["--engine", "vllm"], "for vLLM, give --server URL"),
         (["--actors", "2"], "add --engine ray"),
+        (["--address", "head:6379"], "add --engine ray"),
         (["--engine", "ray", "--actors", "0"], "--actors: 0 answer nothing"),
         (["--engine", "ray", "--dry-run", "--probe"], "--probe runs here"),
     ],
@@ -280,6 +339,22 @@ def test_the_command_writes_what_one_process_writes(tmp_path: Path, ray: FakeRay
 def test_flags_that_make_no_sense(tmp_path: Path, model: FakeBatchModel, args: list[str], said: str) -> None:
     refused = run_adafv("batch", questions(tmp_path, asking(1)), *args)
     assert refused.code == 2 and said in refused.stderr and not model.loaded
+
+
+def test_an_address_in_the_environment_asks_for_no_cluster(
+    tmp_path: Path, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    picture(tmp_path / "a.png")
+    assert run_adafv("batch", questions(tmp_path, asking(1))).code == 0
+
+
+def test_a_size_of_a_world_without_a_rank_is_no_launcher(
+    tmp_path: Path, ray: FakeRay, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "some")
+    questions(tmp_path, asking(1))
+    assert batch(tmp_path).code == 0
 
 
 def test_a_launcher_and_a_cluster_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +372,18 @@ def test_without_the_extra_the_error_names_it(
     refused = batch(tmp_path)
     assert refused.code == 2 and "pip install 'adafv[ray]'" in refused.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_errors_of_a_setting_name_its_flag_and_leave_the_value(
+    tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(settings: LoadSettings) -> Any:
+        raise InputError("vision_tower: 'my_tower' is not needed", "leave it out")
+
+    monkeypatch.setitem(sys.modules, "adafv.engine", engine_with(load))
+    questions(tmp_path, asking(1))
+    refused = batch(tmp_path)
+    assert refused.code == 2 and "--vision-tower: 'my_tower' is not needed" in refused.stderr
 
 
 def test_no_cluster_at_an_address_is_said_at_once(tmp_path: Path, ray: FakeRay, model: FakeBatchModel) -> None:

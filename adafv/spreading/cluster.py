@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.spreading.actors import Actors
 from adafv.spreading.settings import ClusterSettings
 from adafv.spreading.stream import SpreadStream
-from adafv.spreading.worker import Fault, Job, Loaded
+from adafv.spreading.worker import KEY, Fault, Job, Loaded
 from adafv.streaming.runs import Asked
 
 _REACH_S = 5.0
@@ -44,7 +45,8 @@ class Cluster:
         self._actors: Actors | None = None
         try:
             self.count, self.gpus = self._size(settings)
-            self._actors = Actors(self._ray, Job(folder, load, run), self.count, self.gpus)
+            job = Job(folder, load, run, os.environ.get(KEY))
+            self._actors = Actors(self._ray, job, self.count, self.gpus)
             self._loaded = self._first(self._actors)
         except BaseException:
             self.close()

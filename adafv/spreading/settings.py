@@ -29,7 +29,7 @@ class ClusterSettings:
         if self.actors is not None and self.actors < 1:
             raise InputError(f"actors: {self.actors} answer nothing", "give 1 or more")
         gpus = self.gpus_per_actor
-        if gpus is not None and not (0 <= gpus <= 1 or (1 < gpus < float("inf") and gpus == int(gpus))):
+        if gpus is not None and not (gpus == 0 or 1e-4 <= gpus <= 1 or (1 < gpus < float("inf") and gpus == int(gpus))):
             raise InputError(f"gpus_per_actor: {gpus} is no share", "give a part of one (0.5), or whole ones (2)")
         if self.address is not None and self.address.startswith("ray://"):
             what = f"address: {self.address} is for Ray's client, which actors do not answer"

@@ -25,7 +25,8 @@ class SpreadStream(Iterator[list[Answer]]):
     """For each question its answers under some runs, in input order; actors make them, in any order.
 
     A block whose actor died goes to another one. The second time, its questions are asked one by one, and the one that
-    two actors die at alone gets a `PoisonError`.
+    two actors die at alone gets a `PoisonError`. While one is asked that a server died at, no actor is at another: they
+    share the servers.
 
     Args:
         actors: that are loaded, or will be.
@@ -52,6 +53,7 @@ class SpreadStream(Iterator[list[Answer]]):
         self._lines, self._stop = lines, stop or threading.Event()
         self._blocks = Blocks(items)
         self._fault: Fault | None = None
+        self._is_suspect = False  # what was given last
         self._answers = self._deliver()
 
     def __next__(self) -> list[Answer]:
@@ -88,14 +90,21 @@ class SpreadStream(Iterator[list[Answer]]):
         yield from self._ready()
 
     def _give(self) -> None:
-        while self._actors.idle and (block := self._blocks.take(self._lines)) is not None:
+        while self._has_room() and (block := self._blocks.take(self._lines)) is not None:
             (first, *more), struck = block.items, max(item.strikes for item in block.items)
             if struck and more:  # suspects of an earlier run: each alone
                 self._blocks.put_back(block.apart())
             elif first.strikes >= DEADLY:
                 self._poison(block)
+            elif struck and self._actors.busy:
+                self._blocks.put_back([block])
+                break
             else:
                 self._actors.give(block, self._runs, self._batch)
+                self._is_suspect = bool(struck)
+
+    def _has_room(self) -> bool:
+        return self._actors.idle and not (self._is_suspect and self._actors.busy)
 
     def _listen(self) -> None:
         for news in self._actors.news(_NEWS_S):

@@ -20,6 +20,8 @@ from adafv.streaming.runs import Asked
 if TYPE_CHECKING:
     from adafv.engine import Model
 
+KEY = "ADAFV_SERVER_KEY"  # as in `adafv.serving.connecting`, which needs torch
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -47,11 +49,13 @@ class Job:
         folder: that relative paths are relative to, where it is there.
         load: settings of the library.
         run: what questions are asked under, to be checked and described.
+        key: of the servers, where there is one: a node's environment is not that of the process that asks.
     """
 
     folder: str
     load: LoadSettings
     run: RunSettings
+    key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Worker:
         job = self._job
         with suppress(OSError):  # not there on this node: paths that are whole need none
             os.chdir(job.folder)
+        if job.key is not None:
+            os.environ[KEY] = job.key
         try:
             from adafv.engine import load
 
@@ -103,7 +109,12 @@ class Worker:
         done, model = Done(), self._model
         if model is None:
             return Done(fault=Fault(InternalError, "an actor was asked before it had loaded", "report it"))
-        stream = model.sweep((_at_hand(model, item) for item in items), runs, batch, self._stop)
+        try:
+            stream = model.sweep((_at_hand(model, item) for item in items), runs, batch, self._stop)
+        except AdaFVError as error:  # a folder of encodings that is none on this node
+            return Done(fault=Fault.of(error))
+        except Exception as error:
+            return Done(fault=_defect(error))
         try:
             for answers in stream:
                 done.answers.append(answers)
