@@ -198,7 +198,7 @@ class _Job:
         questions = Questions(source, Shard.parse(flags.shard), found.done, keys, [Setting.of(self.run)])
         if source.file is not None:
             questions.census()
-        dry = DryRun(streams, self.load, self.run, questions)
+        dry = DryRun(streams, self.load, self.run, questions, addresses=self.cluster is not None)
         code = dry.go()
         if flags.probe and dry.first:
             dry.probe = probe(streams, self.load, self.run, self.batch, dry.first, dry.estimate.flops)

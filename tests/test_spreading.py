@@ -418,3 +418,14 @@ def test_actors_read_images_by_their_addresses(tmp_path: Path, ray: FakeRay, mod
     assert [line["error"] is None for line in found] == [True, True, False, False]
     assert found[1]["image"] == {"name": address, "key": found[0]["image"]["key"]}
     assert all(line["error"]["type"] == "ImageError" and address[:8] in line["error"]["message"] for line in found[2:3])
+
+
+def test_a_dry_run_for_a_cluster_reads_addresses_too(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    address = (tmp_path / "a.png").as_uri()
+    questions(tmp_path, asking(0), asking(1, address), asking(2, f"{address}.gone"))
+    done = batch(tmp_path, "--dry-run")
+    (found,) = batch_fakes.answers(done.stdout)
+    assert (done.code, found["questions"], found["failed"]) == (1, 2, 1), done.stderr
+    (alone,) = batch_fakes.answers(run_adafv("batch", str(tmp_path / "questions.jsonl"), "--dry-run").stdout)
+    assert (alone["questions"], alone["failed"]) == (1, 2)  # as this process could not read them either

@@ -11,6 +11,7 @@ from rich.text import Text
 from adafv.errors import ImageError, InputError
 from adafv.records import Answer, Failure, Question
 from adafv.settings import LoadSettings, RunSettings
+from adafv.spreading.places import opened
 from adafv.versions import check_versions
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit
@@ -41,14 +42,17 @@ class DryRun:
         streams: where the summary goes.
         load, run: what the run would be made with.
         questions: the lines to look at.
+        addresses: whether images are read by their addresses, too, as a cluster does.
     """
 
-    def __init__(self, streams: Streams, load: LoadSettings, run: RunSettings, questions: Questions) -> None:
+    def __init__(
+        self, streams: Streams, load: LoadSettings, run: RunSettings, questions: Questions, *, addresses: bool = False
+    ) -> None:
         self._streams, self._load, self._run, self._questions = streams, load, run, questions
         self.tally, self.estimate, self.failed = Tally(), Estimate(), 0
         self.first: list[Question] = []
         self.probe: Probe | None = None
-        self._size = lru_cache(_REMEMBERED)(_image_size)
+        self._size = lru_cache(_REMEMBERED)(_size_at if addresses else _image_size)
 
     def go(self) -> Exit:
         """Look at everything, print the summary, and return what a run would end with at best.
@@ -166,5 +170,13 @@ def _image_size(source: str | bytes) -> tuple[int, int] | Failure:
 
     try:
         return image_size(source)
+    except ImageError as error:
+        return Failure(type(error).__name__, error.what, error.fix)
+
+
+def _size_at(source: str) -> tuple[int, int] | Failure:
+    """Width and height of an image that may have an address."""
+    try:
+        return _image_size(opened(source))
     except ImageError as error:
         return Failure(type(error).__name__, error.what, error.fix)
