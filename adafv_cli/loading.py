@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from adafv.spreading.settings import ClusterSettings
 
 DEMO_NOTE = "the demo only knows drawn scenes; photos need -m llava-hf/llava-1.5-7b-hf"
-_QUIET_RAY = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+_QUIET_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 SCENE_KEY = "adafv-scene"  # text chunk that marks the PNG files of the demo's scene renderer
 
 

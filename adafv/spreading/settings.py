@@ -12,8 +12,9 @@ class ClusterSettings:
     """Where actors run, how many, and with what.
 
     Args:
-        address: `host:port` of the cluster's head, or `auto` for the one of this machine; `None` is what `RAY_ADDRESS`
-            says, or else a cluster of this machine alone, which ends with the run.
+        address: `host:port` of the cluster's head, `auto` for the one that was started on this machine, or `local` for
+            one of this machine alone, which ends with the run; `None` is what `RAY_ADDRESS` says, or else what `auto`
+            finds, or else `local`.
         actors: each with a model of its own; `None` for as many as the GPUs allow, or one a node where there are none.
         gpus_per_actor: a part of one, or whole ones; `None` for one where the cluster has any.
 
