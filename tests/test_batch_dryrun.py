@@ -95,6 +95,16 @@ def test_what_goes_by_the_image_alone_has_no_break_even(
     assert "not less than this run" in said and found["flops"]["unpruned_shared_prefix"] >= found["flops"]["total"]
 
 
+@pytest.mark.parametrize("flags", [("--keep", "all"), ("--pruner", "none"), ("--pruner", "uniform")], ids=str)
+def test_what_is_shared_is_compared_with_an_unpruned_run_that_shares_as_answers_are(
+    tmp_path: Path, model: FakeBatchModel, flags: tuple[str, ...]
+) -> None:
+    found, said = break_even(tmp_path, 5, *flags)
+    flops = found["flops"]
+    assert flops["unpruned_total"] == flops["unpruned_shared_prefix"]
+    assert (flops["total"] == flops["unpruned_total"]) == ("uniform" not in flags) == (", 0% saved" in said)
+
+
 def test_it_finds_what_would_fail(tmp_path: Path, model: FakeBatchModel, llava_folder: Path) -> None:
     path = questions(tmp_path, asking(1), "broken", asking(3, "gone.png"), asking(4, "gone.png"), asking(5, "text.png"))
     (tmp_path / "text.png").write_text("no image")

@@ -22,7 +22,8 @@ _REMEMBERED = 4_096  # lengths that are not worked out again
 class Cost:
     """Of one answer: visual tokens, and FLOPs apart from the image's encoding; with `bound` the most it may come to.
 
-    `later` and `unpruned_later` are the FLOPs of a further question about the image, with what it shares prefilled.
+    `later` and `unpruned_later` are the FLOPs of a further question about the image, with what it shares prefilled;
+    `shares` says whether this run's does share it, and so is compared with an unpruned one that does.
     """
 
     visual: int
@@ -34,6 +35,7 @@ class Cost:
     unpruned_answering: int
     later: int
     unpruned_later: int
+    shares: bool
     crops: int
 
 
@@ -74,10 +76,10 @@ class Estimate:
         self.kept += cost.kept
         self.bound = self.bound or cost.bound
         self.text += cost.text
-        encoding = cost.encoding * fresh
+        encoding, shared_unpruned = cost.encoding * fresh, cost.unpruned_answering if fresh else cost.unpruned_later
         self.flops += encoding + (cost.answering if fresh else cost.later)
-        self.unpruned_flops += encoding + cost.unpruned_answering
-        self.shared_unpruned_flops += encoding + (cost.unpruned_answering if fresh else cost.unpruned_later)
+        self.unpruned_flops += encoding + (shared_unpruned if cost.shares else cost.unpruned_answering)
+        self.shared_unpruned_flops += encoding + shared_unpruned
         self.gained += cost.unpruned_answering - cost.answering
         self.lost += cost.later - cost.unpruned_later
 
@@ -113,6 +115,7 @@ def costs_of(config: Any, run: RunSettings) -> CostOf:
             unpruned_answering=plan.flops.unpruned_total - encoding,
             later=later.flops.total if pruned else later.flops.unpruned_total,  # a budget may keep all of an image
             unpruned_later=later.flops.unpruned_total,
+            shares=run.by_image or not pruned,
             crops=plan.tokens.crops,
         )
 
