@@ -158,7 +158,8 @@ def _break_even(estimate: Estimate) -> list[Text]:
     each = f"{estimate.questions / estimate.images:.1f} questions an image"
     shared = units.amount(estimate.shared_unpruned_flops, units.DECIMAL, "FLOPs")
     cheaper = "less than" if estimate.shared_unpruned_flops < estimate.flops else "not less than"
-    rows = [row("break-even", f"all tokens, each image prefilled once: {shared}, {cheaper} this run, at {each}")]
+    run = "this run may come to" if estimate.bound else "this run"
+    rows = [row("break-even", f"all tokens, each image prefilled once: {shared}, {cheaper} {run}, at {each}")]
     if estimate.break_even is not None:
         rows.append(row("", f"this run costs less up to {estimate.break_even - 1} questions an image", "dim"))
     return rows
