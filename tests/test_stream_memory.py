@@ -241,6 +241,16 @@ def test_visual_tokens_count_in_the_length(monkeypatch: pytest.MonkeyPatch) -> N
     assert batches_of(tickets, 2, monkeypatch) == [[0, 4], [1, 5], [2, 3]]
 
 
+def test_an_image_whose_length_cannot_be_told_is_answered_all_the_same(
+    llava: adafv.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strange(*_: object) -> None:
+        raise TypeError("no such shape")
+
+    monkeypatch.setattr(Pipeline, "plan", strange)
+    assert [answer.error for answer in llava.stream(questions(3, 3), RUN)] == [None] * 3
+
+
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 90), st.sampled_from([4, 100, 800])), min_size=1, max_size=30),
     size=st.integers(1, 9),

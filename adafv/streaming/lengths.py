@@ -64,5 +64,8 @@ def _image_tokens(ticket: Ticket, pipeline: Pipeline, cache: EncoderCache) -> tu
         return cache.tokens(image.key)
     if image.loaded.exception() is not None:
         return None
-    plan = pipeline.plan(image.loaded.result().pixels)
+    try:
+        plan = pipeline.plan(image.loaded.result().pixels)
+    except Exception:  # a length only sorts: what is wrong with an image is said when it is answered
+        return None
     return plan.visual, plan.packed
