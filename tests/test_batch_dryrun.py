@@ -95,7 +95,9 @@ def test_what_goes_by_the_image_alone_has_no_break_even(
     assert "not less than this run" in said and found["flops"]["unpruned_shared_prefix"] >= found["flops"]["total"]
 
 
-def test_a_budget_that_adapts_is_compared_by_the_most_that_it_may_come_to(tmp_path: Path, model: FakeBatchModel) -> None:
+def test_a_budget_that_adapts_is_compared_by_the_most_that_it_may_come_to(
+    tmp_path: Path, model: FakeBatchModel
+) -> None:
     _, said = break_even(tmp_path, 30, "--keep", "auto")
     assert ", less than this run may come to, at 30.0 questions an image" in said
 

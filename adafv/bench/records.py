@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 STOCK, UNPRUNED = "transformers", "unpruned"
-ALONE = "unpruned, each question alone"  # no prefill is shared by the questions about an image
 """The two variants that everything is compared with."""
+ALONE = "unpruned, each question alone"  # no prefill is shared by the questions about an image
 
 
 @dataclass(frozen=True)
