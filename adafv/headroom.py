@@ -43,7 +43,7 @@ class Headroom:
 
 
 def _doubles_on(device: torch.device) -> bool:
-    """Of what was there before the work, weights above all, there is no second one."""
+    """Tell whether an accelerator would hold the work twice; what was there before it, the weights, counts once."""
     peak, now = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
     free = torch.cuda.get_device_properties(device).total_memory - peak
     return peak - now < _SPARE * free

@@ -90,7 +90,7 @@ def test_nothing_on_standard_input(model: FakeBatchModel) -> None:
     refused(model, 4, ("standard input is empty", '{"image"'), "-")
 
 
-@pytest.mark.parametrize("first,second", [(7, 7), ("a", "a"), (1, 1.0), (None, None), (True, True)])
+@pytest.mark.parametrize("first,second", [(7, 7), ("a", "a"), (1, 1.0), (True, True)])
 def test_ids_that_two_lines_have(tmp_path: Path, model: FakeBatchModel, first: object, second: object) -> None:
     lines = [asking(100), asking(0) | {"question_id": first}, asking(101), asking(0) | {"question_id": second}]
     name = f"question_id {second!r}"
@@ -106,7 +106,8 @@ def test_ids_of_different_types_are_different(tmp_path: Path, model: FakeBatchMo
     ids = [1, "1", True, None, "true"]
     done = adafv("batch", questions(tmp_path, *[asking(0) | {"question_id": one} for one in ids]))
     assert done.code == 0
-    assert json.dumps([answer["question_id"] for answer in answers(done.stdout)]) == json.dumps(ids)
+    found = json.dumps([answer["question_id"] for answer in answers(done.stdout)])
+    assert found == '[1, "1", true, 4, "true"]'  # no id is the line's number
 
 
 def test_repeated_ids_when_they_are_allowed(tmp_path: Path, model: FakeBatchModel) -> None:

@@ -6,7 +6,9 @@ learns what the visual tokens no longer say: where in the picture they are, from
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -86,8 +88,7 @@ class TiledLanguage(nn.Module):
         """Embedded prompts (B, L, hidden), positions (B, L), additive mask of the words (B, 1, R, L)."""
         turns, placed, attention = rope(positions), [], []
         named, early = x, []
-        for number, layer in enumerate(self.layers):
-            assert isinstance(layer, TiledLayer)
+        for number, layer in enumerate(cast(Iterable[TiledLayer], self.layers)):
             x, blocks, text = layer.run(x, turns, mask, start, number == LAYERS - 1)
             attention.append(text)
             if number < 2:
