@@ -211,7 +211,8 @@ class Model(Answering):
         if len({unpruned(run) for run in runs}) != 1:
             what = "runs: the settings of a sweep differ in keep, pruner, positions and crop_budget alone"
             raise InputError(what, "sweep each on its own")
-        self.check(runs[0])
+        for run in runs:
+            self.check(run)
         if runs[0].compare:
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)

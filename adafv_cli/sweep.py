@@ -171,7 +171,8 @@ def sweep(
     streams: Streams = ctx.obj
     output.apply(streams)
     load_settings, runs, batch_settings = load.settings(ctx), run.runs(ctx), flags.settings()
-    load.check(runs[0])
+    for one in runs:
+        load.check(one)
     if World.of(os.environ).size > 1:
         raise UsageError("a sweep compares in one process", "leave torchrun out, or give each its --shard and -o")
     wording = flags.wording

@@ -275,6 +275,10 @@ def test_what_a_server_cannot_is_refused(
         model.ask(noise(60, 60), "what?", **settings)
     with pytest.raises(AdaFVError, match=word):
         model.batch(asked(), **settings)
+    with pytest.raises(AdaFVError, match=word):
+        model.sweep(
+            asked(), [RunSettings(pruner="none", keep="all", compare="compare" in settings), RunSettings(**settings)]
+        )
 
 
 @pytest.mark.parametrize("settings,word", [({"quantize": "int8"}, "quantize"), ({"attention": "eager"}, "attention")])

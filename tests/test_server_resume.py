@@ -153,6 +153,12 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(job: Job, flags: tu
     assert not job.out.exists()
 
 
+def test_a_sweep_over_positions_is_refused(job: Job) -> None:
+    lines, positions = str(job.folder / "in.jsonl"), "compact,original"
+    refused = run_adafv("sweep", lines, "--positions", positions, "-m", job.model, "--server", job.server.url)
+    assert refused.code == 2 and "--positions original: a server numbers" in refused.stderr
+
+
 def test_compare_is_refused(job: Job) -> None:
     refused = run_adafv("ask", str(job.folder / "a.png"), "what?", "--compare", "--server", job.server.url)
     assert refused.code == 2 and "--compare: a server's queue" in refused.stderr
