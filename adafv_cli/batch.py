@@ -232,5 +232,9 @@ def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[st
 def all_settings(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
     """Collect all settings for the report."""
     chosen = {flag.name: getattr(run, flag.name) for flag in fields(run) if flag.name != "budget"}
-    typed = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(flags).items()}
-    return asdict(load) | chosen | {"keep": run.budget.text} | typed
+    return asdict(load) | chosen | {"keep": run.budget.text} | typed(flags)
+
+
+def typed(flags: Any) -> dict[str, Any]:
+    """List a command's flags (a dataclass) as they were typed, for the report."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(flags).items()}

@@ -130,10 +130,9 @@ class BenchFlags:
         return found
 
     def _chosen(self, name: str, default: str) -> str:
+        suite = SUITES.get(self.suite or "", {})
         own = getattr(self, name)
-        return str(
-            SUITES[self.suite][name] if own is None and self.suite in SUITES else default if own is None else own
-        )
+        return str(suite.get(name, default) if own is None else own)
 
     def check_files(self) -> None:
         """See that all files can be written.
@@ -171,19 +170,20 @@ def bench(
     source = ctx.get_parameter_source("model")
     loaded = bool(images) or (source is not None and source.name == "COMMANDLINE")
     if loaded and names:
-        raise UsageError(
-            "--geometry and a checkpoint contradict each other", "give -m MODEL with images, or --geometry"
-        )
+        what = "--geometry and a checkpoint contradict each other"
+        raise UsageError(what, "give -m MODEL with images, or --geometry")
     bench.check_files()
     check_versions()
+    from adafv.bench.suite import run
+
     with streams.library_noise():
         plan = bench.plan()
         with _steps(streams) as step:
             found, subjects = _prepared(settings, names, (images or []) if loaded else None, plan)
         found.settings |= asdict(plan)
         try:
-            with _steps(streams) as step:
-                _measure(found, subjects, plan, step)
+            with _steps(streams) as step, setting_errors():
+                run(subjects, plan, found, step)
         finally:  # interrupted, too: what was measured was measured
             _finish(streams, found, bench)
 
@@ -197,13 +197,6 @@ def _prepared(
         return prepare(settings, names, images, plan)
     except InputError as error:
         raise UsageError(f"--{error.what.replace('_', '-', 1)}", error.fix) from error
-
-
-def _measure(found: Bench, subjects: Subjects, plan: Plan, step: Callable[[str], None]) -> None:
-    from adafv.bench import suite
-
-    with setting_errors():
-        suite.run(subjects, plan, found, step)
 
 
 def _finish(streams: Streams, found: Bench, flags: BenchFlags) -> None:

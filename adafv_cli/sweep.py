@@ -19,7 +19,7 @@ from adafv.quality.metrics import GROUPED_BY, METRICS
 from adafv.quality.reference import Reference
 from adafv.settings import Positions, RunSettings
 from adafv.streaming.runs import blind, grid
-from adafv_cli.batch import all_settings, made_with
+from adafv_cli.batch import all_settings, made_with, typed
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.files import written_into
@@ -185,8 +185,7 @@ def sweep(
     flags.check_files(streams, lines.file, sweep.plot)
     recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep", "positions": _unsaid(runs, flags)}
     keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
-    own = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(sweep).items()}
-    own |= {"input": source, "keep": run.keep, "pruner": run.pruner, "positions": run.positions}
+    own = typed(sweep) | {"input": source, "keep": run.keep, "pruner": run.pruner, "positions": run.positions}
     settings = all_settings(load_settings, runs[0], flags) | own
     with ExitStack() as stack:
         log = flags.log(stack, keys, recorded, streams)

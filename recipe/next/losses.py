@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recipe.drawing import GRID
+from recipe.language_losses import WEIGHTS as OF_ONE_CROP
 from recipe.language_losses import mass, popcount, shares
 from recipe.network import HIDDEN
 from recipe.next.batches import Batch, Shown
@@ -21,21 +22,7 @@ from recipe.packing import OPENING
 from recipe.questions import NUMBER
 from recipe.vocabulary import END, NUMBERS
 
-WEIGHTS = {
-    "answer": 1.5,
-    "end": 0.1,
-    "order": 1.0,
-    "line": 0.4,
-    "look": 0.2,
-    "spread": 0.4,
-    "firsts": 0.3,
-    "siblings": 0.3,
-    "words": 0.15,
-    "object": 0.15,
-    "read": 0.3,
-    "place": 0.6,
-    "number": 0.4,
-}
+WEIGHTS = OF_ONE_CROP | {"order": 1.0, "line": 0.4}
 LONGEST = 50.0  # columns: a little more than three tiles have
 SPAN = 12.0  # columns or rows of the mosaic are counted in these
 
