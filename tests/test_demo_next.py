@@ -17,13 +17,12 @@ from recipe.next import __main__ as command
 from recipe.next import heldout
 from recipe.next.__main__ import SMOKE, make
 from recipe.next.asked_for import ENCODED, Gate, gates_of
-from recipe.next.batches import Shown, asked, batch_of, order_of, show
+from recipe.next.batches import asked, batch_of, order_of, show
 from recipe.next.dataset import PICTURES, open_store
 from recipe.next.erasing import constant, placeless, shown, waves
 from recipe.next.export import exported_tiled
 from recipe.next.gates import measure
 from recipe.next.handling import USES
-from recipe.next.losses import home
 from recipe.next.mosaic import NEWLINE, SHAPES, crops_of, image_processor, mosaic_of, origins, places
 from recipe.next.scenes import compose_wide
 from recipe.next.training import read, train_tiled
@@ -130,7 +129,7 @@ def test_scenes_come_in_every_mosaic_and_fill_it() -> None:
 
 
 def test_labels_are_where_the_picture_shows_a_thing() -> None:
-    """A thing painted in a color of its own fills the patches of every crop that its labels name."""
+    """A thing painted in a color of its own fills the patches of its home view that its labels name."""
     images = image_processor()
     for index in range(4):
         wide = compose_wide(2, index)
@@ -140,9 +139,10 @@ def test_labels_are_where_the_picture_shows_a_thing() -> None:
         changed = np.abs(with_it - without).sum(-1) > 30
         share = changed.reshape(-1, 16, 12, 16, 12).mean(axis=(2, 4)).ravel()
         own = labels(wide)[0] == number
-        assert own[PATCHES:].any()
+        home = (np.arange(len(own)) < PATCHES) == wide.large[number]
+        assert own.any() and not own[~home].any()
         assert share[own].mean() > 0.6
-        assert share[~own].mean() < 0.1
+        assert share[home & ~own].mean() < 0.1
 
 
 def test_a_scene_of_all_classes_is_asked_about() -> None:
@@ -152,13 +152,13 @@ def test_a_scene_of_all_classes_is_asked_about() -> None:
     assert {question.answer for question in questions if question.kind == "exist"} == {"yes"}
 
 
-def test_every_thing_has_a_patch_of_a_tile() -> None:
+def test_every_thing_has_patches_in_its_home_view_alone() -> None:
     for index in range(10):
         wide = compose_wide(3, index)
         owners = labels(wide)[0]
-        assert set(range(len(wide.large))) <= set(owners[PATCHES:].tolist())
-        large = {number for number, is_large in enumerate(wide.large) if is_large}
-        assert large <= set(owners[:PATCHES].tolist())
+        for number, is_large in enumerate(wide.large):
+            assert (owners[:PATCHES] == number).any() == is_large
+            assert (owners[PATCHES:] == number).any() != is_large
 
 
 def test_what_is_projected_out_is_all_that_is_linear_in_place() -> None:
@@ -194,12 +194,19 @@ def test_what_all_tokens_have_alike_is_no_word() -> None:
     assert direction.norm() == pytest.approx(1, abs=1e-4)
 
 
-def test_large_things_are_counted_in_the_thumbnail_and_others_in_the_tiles() -> None:
-    none = torch.zeros(1, 4, 1)
-    bits = torch.tensor([[1, 2, 1, 2]])
-    thumbnail = torch.tensor([[True, True, False, False]])
-    shown = Shown(none, none, none, thumbnail, ~thumbnail, none, bits, none, none, torch.tensor([2]), none)
-    assert home(shown).tolist() == [[0, 2, 1, 0]]
+def test_a_place_in_the_picture_is_the_same_share_of_it_in_both_views(made: Path) -> None:
+    """Where patches of a thing are in its view's grid is where the shares of the picture say that they are."""
+    store = open_store(made / PICTURES, SMOKE.pictures)
+    shown = show(store, range(SMOKE.pictures))
+    for row, things in enumerate(store.things):
+        for number in np.flatnonzero(things[:, 0] >= 0):
+            own = (shown.bits[row] >> int(number) & 1) > 0
+            is_large = bool(shown.large[row] >> int(number) & 1)
+            assert bool(shown.thumbnail[row][own].all()) == is_large
+            share = torch.from_numpy(things[number, 2:4] - 0.5) / shown.sides[row] + 0.5
+            grid = torch.tensor([16.0, 16.0]) if is_large else shown.extent[row]
+            middle = (shown.place[row][own].mean(0) + 0.5) / grid
+            assert (share - middle).abs().max() < 0.09
 
 
 def test_processes_get_batches_of_like_length() -> None:

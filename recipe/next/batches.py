@@ -18,7 +18,6 @@ from recipe.next.mosaic import NEWLINE, mosaic_of, origins, places
 from recipe.packing import MASKED, OPENING, START_IDS, Pack, pack
 from recipe.questions import NUMBER, SceneQuestion, training_questions
 from recipe.vision_losses import PATCHES
-from recipe.vocabulary import ID
 
 ASKED = 10  # questions a picture
 WINDOW = 8  # batches that are sorted by length together
@@ -35,11 +34,12 @@ class Shown:
     thumbnail: Tensor  # (B, V) bool
     tile: Tensor  # (B, V) bool
     place: Tensor  # (B, V, 2) column and row, in the thumbnail's or in the mosaic's grid
-    bits: Tensor  # (B, V) bit of the thing of each patch, 0 for everything else
+    bits: Tensor  # (B, V) bit of the thing of each patch in its home view, 0 for everything else
     strokes: Tensor  # (B, V, COUNT)
     things: Tensor  # (B, things, FIELDS)
-    large: Tensor  # (B,) bits of the things that the thumbnail shows whole
+    large: Tensor  # (B,) bits of the things whose home is the thumbnail
     extent: Tensor  # (B, 2) columns and rows of the mosaic
+    sides: Tensor  # (B, 2) width and height of the picture, its longer one is 1
 
 
 Reorder = Callable[[np.ndarray], np.ndarray]
@@ -85,6 +85,7 @@ def show(store: Store, chosen: Sequence[int], reorder: Reorder | None = None) ->
         things=torch.from_numpy(np.array(store.things[chosen])),
         large=torch.from_numpy(large),
         extent=torch.tensor([[mosaic.wide, mosaic.high] for mosaic in mosaics]),
+        sides=torch.from_numpy(store.size[chosen][:, ::-1] / store.size[chosen].max(1, keepdims=True)).float(),
     )
 
 
@@ -105,7 +106,6 @@ class Batch:
 
     shown: Shown
     pack: Pack
-    most: Tensor  # (M,) bool: the naming word means the biggest thing
 
     @property
     def start(self) -> int:
@@ -115,10 +115,7 @@ class Batch:
 
 def batch_of(shown: Shown, questions: list[list[SceneQuestion]], rng: np.random.Generator | None = None) -> Batch:
     """Pack questions behind their pictures; with `rng`, now and then with a word that is unknown."""
-    packed = pack(questions, shown.things.numpy(), rng)
-    row, column = packed.word_place.unbind(1)
-    words = packed.ids[row, column]
-    return Batch(shown, packed, (words == ID["biggest"]) | (words == ID["largest"]))
+    return Batch(shown, pack(questions, shown.things.numpy(), rng))
 
 
 def prompt(words: Tensor, newline: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

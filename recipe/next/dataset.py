@@ -19,7 +19,7 @@ from recipe.drawing import SIDE
 from recipe.network import HIDDEN
 from recipe.next.mosaic import MOST_CROPS, crops_of, image_processor, mosaic_of
 from recipe.next.scenes import compose_wide
-from recipe.next.views import draw, labels, strokes
+from recipe.next.views import draw, hidden, labels, strokes
 from recipe.scenes import MOST_THINGS
 from recipe.vision_losses import PATCHES
 from recipe.vision_training import JITTER, Eyes, load_eyes, normalised
@@ -38,6 +38,7 @@ class Store:
     tokens: NDArray[np.float16]  # (n, CELLS, HIDDEN)
     owners: NDArray[np.uint8]  # (n, CELLS): number of a thing, SKY or GROUND
     fringe: NDArray[np.uint8]  # (n, CELLS)
+    hidden: NDArray[np.uint8]  # (n, CELLS): 1 where a thing shows whose home is the other view
     strokes: NDArray[np.int8]  # (n, CELLS, COUNT)
     things: NDArray[np.float32]  # (n, MOST_THINGS, FIELDS): places from the picture's middle, see views.labels
     large: NDArray[np.uint8]  # (n, MOST_THINGS): 1 where the thumbnail shows the thing whole
@@ -52,6 +53,7 @@ _SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "tokens": (np.float16, (CELLS, HIDDEN)),
     "owners": (np.uint8, (CELLS,)),
     "fringe": (np.uint8, (CELLS,)),
+    "hidden": (np.uint8, (CELLS,)),
     "strokes": (np.int8, (CELLS, COUNT)),
     "things": (np.float32, (MOST_THINGS, FIELDS)),
     "large": (np.uint8, (MOST_THINGS,)),
@@ -104,6 +106,7 @@ def draw_store(rank: int, world: int, folder: Path, count: int, seed: int, as_dr
             continue
         wide = compose_wide(seed, index)
         owners, fringe, things = labels(wide)
+        store.hidden[index, : len(owners)] = hidden(wide, owners)
         picture = draw(wide) if as_drawn else worn(draw(wide), seed, index)
         crops, cells, number = crops_of(picture, images), len(owners), len(wide.large)
         store.pixels[index, : len(crops)] = crops

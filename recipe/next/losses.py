@@ -1,9 +1,8 @@
 """What the second language model learns from: answers, where to look for them, and where its tokens are.
 
 The hops are those of the first checkpoint, one layer later: naming words look at what they name (layer 3), the last
-word at the naming words (layer 4) and then at the things (layer 5). New: tokens say where they are after the first two
-layers, and every look has a view. The tiles are looked at for everything but what is biggest and how many large
-things there are, which the thumbnail alone shows whole.
+word at the naming words (layer 4) and then at the things (layer 5), each in its home view, where it has patches. New:
+tokens say where they are after the first two layers.
 """
 
 from __future__ import annotations
@@ -37,27 +36,20 @@ class Readouts(nn.Module):
         self.place, self.number = nn.Linear(HIDDEN, 4), nn.Linear(HIDDEN, len(NUMBERS))
 
 
-def home(shown: Shown) -> Tensor:
-    """Bits (B, V) of the thing of each patch in the view where the thing is counted, 0 elsewhere."""
-    large = (shown.bits & shown.large[:, None]) > 0
-    return torch.where(large == shown.thumbnail, shown.bits, 0)
-
-
 def tiled_losses(
     reading: Reading, logits: tuple[Tensor, Tensor], batch: Batch, readouts: Readouts
 ) -> dict[str, Tensor]:
     """Unweighted losses by name. logits: at the last word of each prompt and at each answer, both (A, V)."""
     last, ends = logits
-    counted = home(batch.shown)
     losses = {
         "answer": functional.cross_entropy(last, batch.pack.answer),
         "end": functional.cross_entropy(ends, torch.full((len(ends),), END)),
         "order": _order(reading, batch.shown, readouts),
         "line": _line(reading.blocks[0], batch.shown),
-        "siblings": _siblings(reading.blocks[1], counted),
+        "siblings": _siblings(reading.blocks[1], batch.shown.bits),
     }
-    losses |= _word_attention(reading, batch, counted)
-    losses |= _answer_attention(reading, batch, counted)
+    losses |= _word_attention(reading, batch)
+    losses |= _answer_attention(reading, batch)
     return losses | _word_readouts(reading, batch, readouts)
 
 
@@ -96,38 +88,37 @@ def _line(blocks: list[Tensor], shown: Shown) -> Tensor:
     return torch.cat(losses).mean()
 
 
-def _siblings(blocks: list[Tensor], counted: Tensor) -> Tensor:
+def _siblings(blocks: list[Tensor], bits: Tensor) -> Tensor:
     """A patch looks at the earlier patches of its thing, and the first one at `<s>`; each thing counts the same."""
     losses, weights = [], []
     for number, block in enumerate(blocks):
         first, last = max(0, number * BLOCK - OPENING), number * BLOCK + block.shape[2] - OPENING
-        own = counted[:, first:last]
+        own = bits[:, first:last]
         rows, place = (own > 0).nonzero(as_tuple=True)
         if not len(rows):
             continue
         attention = block[rows, 0, place + first + OPENING - number * BLOCK].float()  # (n, columns)
-        so_far = counted[rows, :last]
+        so_far = bits[rows, :last]
         same = so_far == own[rows, place][:, None]
         earlier = same & (torch.arange(last) < (place + first)[:, None])
         target = functional.pad(earlier, (OPENING, 0))
         target[:, 0] = ~earlier.any(-1)
-        of_all = (counted[rows] == own[rows, place][:, None]).sum(-1)
+        of_all = (bits[rows] == own[rows, place][:, None]).sum(-1)
         losses.append(-((attention * target).sum(-1) + 1e-4).log() / of_all)
         weights.append(1 / of_all)
     return torch.cat(losses).sum() / torch.cat(weights).sum()
 
 
-def _word_attention(reading: Reading, batch: Batch, counted: Tensor) -> dict[str, Tensor]:
+def _word_attention(reading: Reading, batch: Batch) -> dict[str, Tensor]:
     """Naming words look at what they name; how many there are is what two heads leave on `<s>`."""
     shown, packed = batch.shown, batch.pack
     row, column = packed.word_place.unbind(1)
     attention = reading.attention[2][row, :, column]  # (M, heads, L)
-    view = torch.where(batch.most[:, None], shown.thumbnail[row], shown.tile[row])
-    named = ((shown.bits[row] & packed.word_things[:, None]) > 0) & view
+    named = (shown.bits[row] & packed.word_things[:, None]) > 0
     plural = packed.word_plural
     rows = row[plural]
-    own = (counted[rows] & packed.word_things[plural, None]) > 0
-    same = counted[:, :, None] == counted[:, None, :]
+    own = (shown.bits[rows] & packed.word_things[plural, None]) > 0
+    same = shown.bits[:, :, None] == shown.bits[:, None, :]
     whole = same.sum(-1).clamp(min=1)
     first = ~(same & torch.ones(same.shape[1:], dtype=torch.bool).tril(-1)).any(-1)
     opening = torch.zeros(len(rows), OPENING)
@@ -142,7 +133,7 @@ def _word_attention(reading: Reading, batch: Batch, counted: Tensor) -> dict[str
     }
 
 
-def _answer_attention(reading: Reading, batch: Batch, counted: Tensor) -> dict[str, Tensor]:
+def _answer_attention(reading: Reading, batch: Batch) -> dict[str, Tensor]:
     """The last word looks at the naming words of its question, then at the things that it needs."""
     shown, packed, start = batch.shown, batch.pack, batch.start
     row, column = packed.answer_place.unbind(1)
@@ -155,14 +146,9 @@ def _answer_attention(reading: Reading, batch: Batch, counted: Tensor) -> dict[s
     present = (count > 0)[:, None]
     targets = (naming[row] & own, present & (columns == first[:, None]), present & (columns == last[:, None]))
     things = reading.attention[4][row, :, column, OPENING:start]
-    kinds = packed.kind
-    biggest = torch.tensor([kind == "biggest" for kind in kinds])[:, None]
-    count_of = torch.tensor([kind == "count" for kind in kinds])[:, None]
-    patches = torch.where(biggest, shown.bits[row] * shown.thumbnail[row], shown.bits[row] * shown.tile[row])
-    patches = torch.where(count_of, counted[row], patches)
-    needed = (patches & packed.needed[:, None]) > 0
+    needed = (shown.bits[row] & packed.needed[:, None]) > 0
     parts = needed & (shown.strokes[row] != 0).any(-1)
-    reads = torch.tensor([kind == NUMBER for kind in kinds]) & parts.any(-1)
+    reads = torch.tensor([kind == NUMBER for kind in packed.kind]) & parts.any(-1)
     return {
         "words": torch.stack([mass(words[:, head], target) for head, target in enumerate(targets)]).sum(),
         "object": mass(things[:, 0], needed),
@@ -173,7 +159,8 @@ def _answer_attention(reading: Reading, batch: Batch, counted: Tensor) -> dict[s
 def _word_readouts(reading: Reading, batch: Batch, readouts: Readouts) -> dict[str, Tensor]:
     """After the third layer a class word knows where its thing is, and a plural how many there are.
 
-    A place is told twice: from the mosaic's upper left corner, and from the picture's middle.
+    A place is told twice: in columns and rows of its view's own grid, and as a share of the picture, from its middle,
+    which is the same for both views.
     """
     packed, shown = batch.pack, batch.shown
     row, column = packed.word_place.unbind(1)
@@ -182,10 +169,10 @@ def _word_readouts(reading: Reading, batch: Batch, readouts: Readouts) -> dict[s
     single = packed.word_class & (count == 1)
     number = packed.word_things.clamp(min=1).float().log2().long()
     rows = row[single]
-    middle = shown.extent[rows] / 2
-    longest = shown.extent[rows].amax(1, keepdim=True)  # patches of the longer side, which places are fractions of
-    offset = (shown.things[rows, number[single], 2:4] - 0.5) * longest
-    centre = torch.cat([(offset + middle) / SPAN - 1, offset / SPAN], dim=1)
+    share = (shown.things[rows, number[single], 2:4] - 0.5) / shown.sides[rows]  # of the picture, from its middle
+    is_large = (shown.large[rows] >> number[single])[:, None] & 1
+    grid = torch.where(is_large > 0, share * 2, (share + 0.5) * shown.extent[rows] / SPAN - 1)
+    centre = torch.cat([grid, share * 2], dim=1)
     plural = packed.word_plural & (count > 0)
     target = (count[plural] - 1).clamp(max=len(NUMBERS) - 1)
     guess = readouts.number(state[plural])

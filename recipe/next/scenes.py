@@ -23,7 +23,8 @@ SMALL, SIGN, LARGE = (15.0, 25.0), (54.0, 74.0), (64.0, 124.0)  # pixels of a ti
 SMALL_REPEATED = (18.0, 26.0)
 LARGE_IN_THUMBNAIL = 18.0  # least width and height there, in its own pixels
 # Tiles down and across, how often, and the range of the longer side over the shorter.
-FORMS = (((1, 2), 0.6, (1.15, 2.0)), ((1, 3), 0.24, (2.05, 3.0)), ((2, 2), 0.16, (1.0, 1.7)))
+# A thumbnail is squeezed by 1.6 and more one way, which tells it from a tile.
+FORMS = (((1, 2), 0.56, (1.6, 2.0)), ((1, 3), 0.22, (2.05, 3.0)), ((2, 2), 0.22, (1.0, 1.7)))
 WORN = ("stripes", "dots", "checks", "gradient", "noise")
 
 

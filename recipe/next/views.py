@@ -63,10 +63,12 @@ def coverage(wide: WideScene) -> Shares:
 def labels(wide: WideScene) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
     """Owner and fringe of each patch of each crop, (crops * PATCHES,), and stored things, (MOST_THINGS, FIELDS).
 
-    A thing has a patch in the mosaic always, in the thumbnail only where it covers enough of one. Places of things are
-    from the middle of the picture, 0.5, in sides of the square: a length means the same in both directions.
+    A thing owns patches in its home view alone, the thumbnail where it is large and the tiles where it is not, and
+    always one; what hides it from the other view is that the vision part is taught to see background there. Places of
+    things are from the middle of the picture, 0.5, in sides of the square: a length means the same in both directions.
     """
-    mosaic, shares = mosaic_of(wide.height, wide.width), coverage(wide)
+    mosaic, everywhere = mosaic_of(wide.height, wide.width), coverage(wide)
+    shares = everywhere * _is_home(wide, everywhere)
     horizon = wide.scene.backdrop.horizon * wide.side / wide.height
     sky = Image.new("L", (wide.width * SAMPLES, wide.height * SAMPLES), 0)
     sky.paste(1, (0, 0, sky.width, round(horizon * sky.height)))
@@ -75,25 +77,38 @@ def labels(wide: WideScene) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArr
     owners[top >= OWNED] = owner[top >= OWNED]
     things = np.full((MOST_THINGS, FIELDS), -1, dtype=np.float32)
     for number, thing in enumerate(wide.scene.things):
-        if not (owners[PATCHES:] == number).any():
-            owners[PATCHES + shares[number, PATCHES:].argmax()] = number
+        if not (owners == number).any():
+            owners[shares[number].argmax()] = number
         x, y = 0.5 + thing.x - wide.width / wide.side / 2, 0.5 + thing.y - wide.height / wide.side / 2
         kind, colour = CLASSES.index(thing.kind), COLOURS.index(thing.colour)
-        things[number] = kind, colour, x, y, shares[number, :PATCHES].mean(), thing.strokes
+        things[number] = kind, colour, x, y, everywhere[number, :PATCHES].mean(), thing.strokes
     fringe = (top >= TOUCHED) & (owners >= SKY)
     return owners, fringe.astype(np.uint8), things
 
 
-def strokes(wide: WideScene, owners: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Of each tile's patch that belongs to a numbered sign, percent in each stroke's place, (crops * PATCHES, COUNT).
+def _is_home(wide: WideScene, shares: Shares) -> NDArray[np.bool_]:
+    """Whether each patch is of the view that is each thing's home, (things, crops * PATCHES)."""
+    in_thumbnail = np.arange(shares.shape[1]) < PATCHES
+    home: NDArray[np.bool_] = np.array(wide.large, dtype=bool)[:, None] == in_thumbnail
+    return home
 
-    Below zero where the stroke is not painted; zero in the thumbnail, which does not show numbers.
+
+def hidden(wide: WideScene, owners: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether each patch of background shows a thing whose home is the other view, (crops * PATCHES,)."""
+    shares = coverage(wide)
+    shows: NDArray[np.bool_] = (shares * ~_is_home(wide, shares)).max(axis=0) >= TOUCHED
+    return shows & (owners >= SKY)
+
+
+def strokes(wide: WideScene, owners: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Of each patch that belongs to a numbered sign, percent in each stroke's place, (crops * PATCHES, COUNT).
+
+    Below zero where the stroke is not painted.
     """
     mosaic, side = mosaic_of(wide.height, wide.width), wide.side * SAMPLES
     found = np.zeros((len(owners), COUNT), dtype=np.int8)
     for number, thing in enumerate(wide.scene.things):
         own = owners == number
-        own[:PATCHES] = False
         if not thing.strokes:
             continue
         for stroke, shape in enumerate(stroke_shapes(thing.variant)):
