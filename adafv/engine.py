@@ -12,7 +12,7 @@ from adafv.errors import InputError
 from adafv.explaining import explain
 from adafv.explanation import Explanation
 from adafv.families.tower import layers_that_run
-from adafv.generating import ends_of
+from adafv.generating import Generating, ends_of
 from adafv.images import content_key, open_image
 from adafv.loading.checkpoint import load_checkpoint
 from adafv.loading.source import locate
@@ -39,9 +39,10 @@ def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
     if isinstance(model, LoadSettings):
         _refuse_both("LoadSettings", settings)
     chosen = model if isinstance(model, LoadSettings) else LoadSettings(model=model, **settings)
-    if chosen.server is None:
-        return Model(load_checkpoint(chosen))
-    return _served(chosen)
+    loaded = Model(load_checkpoint(chosen)) if chosen.server is None else _served(chosen)
+    if chosen.compile:
+        loaded.pipeline.decoder = Generating(loaded.pipeline.model, compile=True)
+    return loaded
 
 
 def _served(settings: LoadSettings) -> Model:
@@ -72,10 +73,10 @@ class Model(Answering):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know about how this checkpoint is used, a sentence each."""
-        template = self._prompter.template
-        if not template.reason:
-            return ()
-        return (f"{template.reason}: the documented one {template.name} is used (--chat-template chooses another)",)
+        template, plain = self._prompter.template, getattr(self.pipeline.decoder, "plain", "")
+        documented = f"{template.reason}: the documented one {template.name} is used (--chat-template chooses another)"
+        said = (documented if template.reason else "", f"decoding is not compiled: {plain}" if plain else "")
+        return tuple(filter(None, said))
 
     @property
     def context(self) -> int | None:
@@ -88,6 +89,7 @@ class Model(Answering):
         setup = None if run is None else self.setup(run)
         asked: dict[str, object] = {} if run is None else {"setup": None if setup is None else asdict(setup)}
         asked |= {"server": str(self.pipeline.decoder)} if self.is_served else {}
+        asked |= getattr(self.pipeline.decoder, "described", {})
         return asked | {
             "model": self.model_id,
             "family": self._checkpoint.family.model_type,

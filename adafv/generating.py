@@ -12,10 +12,13 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria
 
 from adafv.decoding import Decoded, Spliced
-from adafv.errors import InputError
+from adafv.errors import InputError, cut
+from adafv.memory import is_out_of_memory
 from adafv.prefixes import Start, refusal, start
 from adafv.sampling import Chooser
 from adafv.settings import RunSettings
+from adafv.stepping import Begun, Steps
+from adafv.stepping import refusal as uncompiled
 from adafv.timing import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -26,21 +29,51 @@ class Generating:
 
     Args:
         model: a LLaVA model of transformers.
+        compile: decode in compiled steps, where the model can; the answers are the same without.
+        steps: that are used then, instead of compiled ones.
 
     Attributes:
         share: whether what prompts of a batch begin with is prefilled once; the answers are the same without.
+        plain: why steps are not compiled although they were to be; empty where nothing is in the way.
     """
 
     requests = 0
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, compile: bool = False, steps: Steps | None = None) -> None:
         self._model, self.share = model, True
+        self.plain = uncompiled(model) if compile else ""
+        self._steps = (steps or Steps(model)) if compile and not self.plain else None
         if why := refusal(model):
             log.info("questions about one image are prefilled one by one: %s", why)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether decoding is done in compiled steps."""
+        return self._steps is not None
+
+    @property
+    def described(self) -> dict[str, object]:
+        """Tell what compiling came to, where it was asked for."""
+        return {"compile": self.compiles} if self.compiles or self.plain else {}
+
     def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
         """Answer a batch of prompts; raises as `generate` does."""
-        return [_done(decoded) for decoded in generate(self._model, prompts, run, watch, share=self.share)]
+        if self._steps is not None:
+            try:
+                return self._answered(prompts, run, watch, self._steps)
+            except Exception as error:  # compilers raise anything; what is the prompts' fault comes again below
+                if isinstance(error, InputError) or is_out_of_memory(error):
+                    self._steps.let_go()
+                    raise
+                self.plain = f"{type(error).__name__}: {cut((str(error).strip().splitlines() or [''])[0])}"
+                self._steps = None
+                log.warning("decoding is not compiled any more", exc_info=True)
+        return self._answered(prompts, run, watch)
+
+    def _answered(
+        self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch, steps: Steps | None = None
+    ) -> list[Future[Decoded]]:
+        return [_done(one) for one in generate(self._model, prompts, run, watch, share=self.share, steps=steps)]
 
 
 def _done(decoded: Decoded) -> Future[Decoded]:
@@ -75,7 +108,13 @@ class _Watcher(StoppingCriteria):  # type: ignore[misc]
 
 
 def generate(
-    model: Any, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch, *, share: bool = True
+    model: Any,
+    prompts: Sequence[Spliced],
+    run: RunSettings,
+    watch: Stopwatch,
+    *,
+    share: bool = True,
+    steps: Steps | None = None,
 ) -> list[Decoded]:
     """Prefill and decode a batch; adds to `watch` under `prefill` and `decode`.
 
@@ -85,6 +124,7 @@ def generate(
         run: generation settings; sampling leaves the caller's random state as it is.
         watch: gets the seconds up to the first token and those after it.
         share: prefill once what prompts begin with, where that is worth it.
+        steps: that tokens behind the first are decoded in; `None` leaves them to the model's own `generate`.
 
     Raises:
         InputError: logits that are NaN or infinite.
@@ -94,7 +134,7 @@ def generate(
     chooser = Chooser(run, [prompt.seed for prompt in prompts], device)
     limits = [min(run.max_new_tokens, prompt.room or run.max_new_tokens) for prompt in prompts]
     begin = start(model, prompts, share=share)
-    rows = _in_rounds(model, begin, limits, watcher, chooser)
+    rows = _in_rounds(model, begin, limits, watcher, chooser, steps)
     if chooser.finite is not None and not chooser.finite:
         raise InputError(
             "the language model's scores are not finite",
@@ -108,8 +148,12 @@ def generate(
     return [Decoded(ids, ids[-1] in ends, shared=shared) for ids, shared in zip(rows, begin.shared, strict=True)]
 
 
-def _in_rounds(model: Any, begin: Start, limits: Sequence[int], watcher: _Watcher, chooser: Chooser) -> list[list[int]]:
+def _in_rounds(
+    model: Any, begin: Start, limits: Sequence[int], watcher: _Watcher, chooser: Chooser, steps: Steps | None
+) -> list[list[int]]:
     """Generate in rounds: after each, the rows that have ended, or are as long as their limit, leave the cache.
+
+    With `steps` there is one round, of one token; they do the rest.
 
     Returns:
         The ids of each row, with the end token where there is one.
@@ -119,7 +163,7 @@ def _in_rounds(model: Any, begin: Start, limits: Sequence[int], watcher: _Watche
     rows: list[list[int]] = [[] for _ in begin.embeddings]
     alive, fed = list(range(len(rows))), 0
     while alive:
-        done, shortest = len(rows[alive[0]]), min(limits[row] for row in alive)
+        done, shortest = len(rows[alive[0]]), 1 if steps is not None else min(limits[row] for row in alive)
         watcher.restart()
         chooser.restart(alive, done - fed)
         generated = model.generate(
@@ -131,7 +175,7 @@ def _in_rounds(model: Any, begin: Start, limits: Sequence[int], watcher: _Watche
             stopping_criteria=[watcher],
             logits_processor=[chooser],
         )[:, fed:]
-        steps = generated.shape[1]
+        fresh = generated.shape[1]
         for row, ids in zip(alive, generated.tolist(), strict=True):
             rows[row] += _until_end(ids, ends_of(model))
         ends = ends_of(model)
@@ -143,8 +187,14 @@ def _in_rounds(model: Any, begin: Start, limits: Sequence[int], watcher: _Watche
         cache.batch_select_indices(kept)
         # The last token has no place in the cache yet: it is what the next round begins with.
         prompt, fed = {"input_ids": generated[kept, -1:]}, 1
-        mask = torch.cat([mask[kept], mask.new_ones(len(stay), steps)], dim=1)
-        positions = positions[kept, -1:] + steps
+        mask = torch.cat([mask[kept], mask.new_ones(len(stay), fresh)], dim=1)
+        positions = positions[kept, -1:] + fresh
+        if steps is not None:
+            left = [limits[row] - 1 for row in alive]
+            begun = Begun(cache, prompt["input_ids"], mask, positions, alive, left)
+            for row, ids in zip(alive, steps(begun, ends, chooser), strict=True):
+                rows[row] += _until_end(ids[: limits[row] - 1], ends)
+            break
     return rows
 
 

@@ -35,12 +35,16 @@ class Chooser(LogitsProcessor):  # type: ignore[misc]
         """Mask all tokens but the one that is drawn for each row: (B, V) scores in, and out."""
         if self.finite is None:
             self.finite = torch.isfinite(scores).all()
+        return self.choose(self._offset + input_ids.shape[1], scores)
+
+    def choose(self, step: int, scores: Tensor) -> Tensor:
+        """Do the same for the tokens at `step`, counted from 0."""
         if not self._temperature:
             return scores
-        draw = self._drawn(self._offset + input_ids.shape[1])
+        draw = self._drawn(step)
         scores = (scores - scores.amax(dim=1, keepdim=True)) / self._temperature
         if self._top_p < 1:
-            scores = TopPLogitsWarper(self._top_p)(input_ids, scores)
+            scores = TopPLogitsWarper(self._top_p)(scores.new_empty(0), scores)  # which asks for no ids
         shares = scores.softmax(dim=1).cumsum(dim=1)
         drawn = (shares <= draw * shares[:, -1:]).sum(dim=1, keepdim=True)
         last = (shares < shares[:, -1:]).sum(dim=1, keepdim=True)  # that may be drawn, should the product round up

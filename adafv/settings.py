@@ -58,6 +58,7 @@ class LoadSettings:
             parameters) or where bfloat16 is slower there and float32 fits, else bfloat16.
         quantize: `int8` or `int4` (language model only; vision tower and projector stay as they are).
         attention: attention kernel of both towers.
+        compile: compile the steps of decoding where that can be done, and on CUDA replay them as graphs.
         chat_template: what questions are put in, instead of the checkpoint's own: a name of
             `adafv.chat_templates.NAMES`, or a Jinja file.
         revision: hub revision.
@@ -79,6 +80,7 @@ class LoadSettings:
     dtype: str = "auto"
     quantize: str | None = None
     attention: str = "sdpa"
+    compile: bool = False
     chat_template: str | None = None
     revision: str | None = None
     offline: bool = False
@@ -104,14 +106,17 @@ class LoadSettings:
 
     def _check_server(self) -> None:
         """Refuse what would be about the weights that a server has."""
-        if self.server is None:
-            return
-        if self.quantize is not None:
-            what = f"quantize: {self.quantize} is of the language model, which the server has"
-            raise InputError(what, "start the server with its own --quantization")
-        if self.attention != LoadSettings.attention:
-            what = f"attention: {self.attention} is chosen with the language model, which the server has"
-            raise InputError(what, "start the server with its own --attention-backend")
+        for name, chosen, fix in (
+            ("quantize", self.quantize is not None, "start it with its own --quantization"),
+            (
+                "attention",
+                self.attention != LoadSettings.attention,
+                "start the server with its own --attention-backend",
+            ),
+            ("compile", self.compile, "leave it out: servers compile by themselves"),
+        ):
+            if self.server is not None and chosen:
+                raise InputError(f"{name}: {getattr(self, name)} is of the language model, which the server has", fix)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def _flag(panel: str, help: str, *names: str, words: tuple[str, ...] = (), **mor
 
 _DEVICE_HELP = "auto, cpu, cuda, cuda:1, balanced, sequential, or a JSON file of module: device."
 _MEMORY_HELP = "Memory per device: 0=20GiB,cpu=64GiB, or a JSON object or file of the same."
+_COMPILE_HELP = "Compile decoding: for GPUs and long runs; the first batches take minutes."
 _TEMPLATE_HELP = f"Instead of the checkpoint's: a Jinja file, or {', '.join(chat_templates.NAMES)}."
 _KEEP_HELP = "Visual tokens kept per image: a number (128), a share (25%), auto (auto:90%), or all."
 _POSITIONS_HELP = "compact renumbers the kept tokens; original leaves them their places, as boxes need."
@@ -60,6 +61,7 @@ class LoadFlags:
     dtype: Annotated[str, _load(f"{', '.join(DTYPES)}.", words=DTYPES)] = LoadSettings.dtype
     quantize: Annotated[str | None, _load("int8 or int4: language model only.", words=QUANTIZATIONS)] = None
     attention: Annotated[str, _load(f"{', '.join(ATTENTIONS)}.", words=ATTENTIONS)] = LoadSettings.attention
+    compile: Annotated[bool, _load(_COMPILE_HELP, "--compile")] = False
     chat_template: Annotated[str | None, _load(_TEMPLATE_HELP, words=chat_templates.NAMES)] = None
     revision: Annotated[str | None, _load("Branch, tag or commit on the hub.")] = None
     offline: Annotated[bool, _load("Never touch the network.", "--offline")] = False

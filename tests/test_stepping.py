@@ -1,0 +1,239 @@
+"""Decoding in steps of few shapes: the same answers, positions and scores as by `generate`, and what is done if not.
+
+Where there is no GPU the same path runs with the model's own forward in place of a compiled one, and through torch's
+tracer without a compiler behind it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig
+
+import adafv
+from adafv import Answer, Question, prefixes, stepping
+from adafv.decoding import Spliced
+from adafv.errors import InputError
+from adafv.generating import Generating, generate
+from adafv.settings import LoadSettings, RunSettings
+from adafv.stepping import Steps
+from adafv.timing import Stopwatch
+from tests import tiny
+from tests.conftest import noise
+from tests.spying import Heard, listening
+
+END = 1
+TEXTS = ("what color is the sign?", "what?", "is there a red car? Please answer yes or no.", "and the house behind?")
+
+
+def stepped(network: Any, forward: Callable[..., Any] | None = None) -> Generating:
+    return Generating(network, compile=True, steps=Steps(network, forward or network.__call__))
+
+
+def questions() -> list[Question]:
+    """About two images of different sizes, each about either in turn."""
+    pictures = [noise(60, 60), noise(130, 60, seed=1)]
+    return [Question(number, pictures[number % 2], text) for number, text in enumerate(TEXTS)]
+
+
+def heard(model: adafv.Model, decoder: Generating, **settings: Any) -> tuple[list[Answer], Heard]:
+    with pytest.MonkeyPatch.context() as patch, listening(model) as sounds:
+        patch.setattr(prefixes, "WORTH", -(10**9))
+        patch.setattr(model.pipeline, "decoder", decoder)
+        answers = list(model.batch(questions(), batch_size=4, max_new_tokens=6, **settings))
+    assert [answer.error for answer in answers] == [None] * 4
+    return answers, sounds
+
+
+@pytest.fixture(scope="module", params=["llava", "llava_next", "vipllava", "llava_onevision"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> adafv.Model:
+    changes = {"vision_feature_layers": [-2, 1]} if request.param == "vipllava" else {}
+    folder = tiny.save(request.param, tmp_path_factory.mktemp("model"), **changes)
+    return adafv.load(str(folder), dtype="float32", device_map="cpu")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"keep": "all"},
+        {"keep": 5, "pruner": "saliency", "positions": "original"},
+        {"keep": 5, "temperature": 0.8, "top_p": 0.9, "seed": 3},
+    ],
+    ids=str,
+)
+def test_answers_positions_and_scores_are_those_of_generate(model: adafv.Model, settings: dict[str, Any]) -> None:
+    """Two questions share the prefill of each image, and prompts differ in length."""
+    network = model._checkpoint.model
+    plain, before = heard(model, Generating(network), **settings)
+    steps, after = heard(model, stepped(network), **settings)
+    assert [(one.text, one.tokens) for one in steps] == [(one.text, one.tokens) for one in plain]
+    assert len(after.positions) == len(before.positions) > 5
+    for one, other in zip(before.positions[-5:], after.positions[-5:], strict=True):
+        assert torch.equal(other, one)
+    for one, other in zip(before.logits, after.logits, strict=True):
+        assert (one - other).abs().max() < 2e-5
+
+
+@pytest.fixture(scope="module")
+def chatty(llava: adafv.Model) -> torch.nn.Module:
+    """A copy of the tiny model with an end token that comes up often, so that answers differ in length."""
+    network: torch.nn.Module = copy.deepcopy(llava._checkpoint.model)
+    head = network.get_submodule("lm_head").weight
+    with torch.no_grad():
+        shift = torch.randn(head.shape[1], generator=torch.Generator().manual_seed(3))
+        head[END] = 6 * head[2:40].mean(0) + 0.5 * shift
+    return network
+
+
+def prompts(count: int, seed: int) -> list[Spliced]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = [5 + 3 * (number % 4) for number in range(count)]
+    return [Spliced(torch.randn(n, 48, generator=generator), torch.arange(n), n) for n in lengths]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("look", [1, 4])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_rows_that_end_early_change_no_token(
+    chatty: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, temperature: float, look: int
+) -> None:
+    """Rows leave at their end token, or for want of room, and are asked about after several steps, as on a GPU."""
+    run, shapes = RunSettings(max_new_tokens=90, temperature=temperature), []
+    rooms = [90, 4, 90, 1, 90, 50, 2, 90, 80, 90, 66]
+    asked = [Spliced(**vars(one) | {"room": room}) for one, room in zip(prompts(11, 2), rooms, strict=True)]
+
+    def spy(**inputs: Any) -> Any:
+        shapes.append(tuple(inputs["attention_mask"].shape))
+        assert inputs["past_key_values"].layers[0].keys.shape[2] == shapes[-1][-1]
+        return chatty(**inputs)
+
+    steps = Steps(chatty, spy)
+    monkeypatch.setattr(steps, "_look", look)
+    alone = [generate(chatty, [prompt], run, Stopwatch())[0] for prompt in asked]
+    together = generate(chatty, asked, run, Stopwatch(), steps=steps)
+    assert [(one.ids, one.stopped) for one in together] == [(one.ids, one.stopped) for one in alone]
+    lengths = sorted(len(one.ids) for one in alone)
+    assert lengths[0] == 1 and lengths[-1] > 60
+    assert shapes[0] == (8 if lengths[3] == 1 else 16, 1, 1, 96)
+    assert [rows for rows, *_ in shapes] == sorted((rows for rows, *_ in shapes), reverse=True)
+    assert {rows for rows, *_ in shapes} <= {2, 4, 8, 16} and shapes[-1][0] < shapes[0][0]
+    assert len(set(shapes)) <= 4 and {places for *_, places in shapes} <= {64, 96, 128}
+    assert temperature or shapes[-1] == (4, 1, 1, 128)  # longer than there was room for at first
+
+
+@torch.inference_mode()
+def test_caches_are_used_again(chatty: torch.nn.Module) -> None:
+    """A graph reads and writes where it did when it was recorded: another cache would have to be recorded anew."""
+    where: list[int] = []
+
+    def spy(**inputs: Any) -> Any:
+        where.append(inputs["past_key_values"].layers[0].keys.data_ptr())
+        return chatty(**inputs)
+
+    steps, run = Steps(chatty, spy), RunSettings(max_new_tokens=3)
+    for seed in range(3):
+        asked = prompts(4, seed)
+        fresh = generate(chatty, asked, run, Stopwatch())
+        assert [one.ids for one in generate(chatty, asked, run, Stopwatch(), steps=steps)] == [one.ids for one in fresh]
+    assert len(where) > 3 and len(set(where)) == 1
+    steps.let_go()
+    assert not steps._caches
+
+
+@torch.inference_mode()
+def test_a_traced_step_is_one_graph_for_all_lengths(chatty: torch.nn.Module) -> None:
+    """Nothing in a step falls back to Python, and shapes that change are not traced anew for ever."""
+    torch._dynamo.reset()
+    counters.clear()
+    decoder = stepped(chatty, torch.compile(chatty.__call__, backend="eager"))
+    run = RunSettings(max_new_tokens=5)
+    for count, longer in ((4, 0), (8, 150), (2, 20)):
+        asked = [
+            Spliced(torch.cat([torch.zeros(longer, 48), one.embeddings]), torch.arange(longer + len(one.positions)))
+            for one in prompts(count, 5)
+        ]
+        answered = [one.result().ids for one in decoder(asked, run, Stopwatch())]
+        assert answered == [one.ids for one in generate(chatty, asked, run, Stopwatch())]
+    assert decoder.compiles and not decoder.plain
+    assert not counters["graph_break"] and 1 <= counters["stats"]["unique_graphs"] <= 4
+
+
+@torch.inference_mode()
+def test_what_cannot_be_compiled_is_decoded_as_ever_and_why_is_said(
+    chatty: torch.nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def broken(**_: Any) -> Any:
+        calls.append(1)
+        raise AssertionError("no C++ compiler\nand more")
+
+    decoder, asked = stepped(chatty, broken), prompts(5, 0)
+    with caplog.at_level(logging.WARNING, logger="adafv"):
+        for _ in range(2):
+            answered = [one.result().ids for one in decoder(asked, RunSettings(max_new_tokens=9), Stopwatch())]
+            assert answered == [one.ids for one in generate(chatty, asked, RunSettings(max_new_tokens=9), Stopwatch())]
+    assert len(calls) == 1 and not decoder.compiles
+    assert decoder.plain == "AssertionError: no C++ compiler"
+    assert "not compiled any more" in caplog.text
+
+
+@torch.inference_mode()
+def test_want_of_memory_is_no_fault_of_the_compilers(chatty: torch.nn.Module) -> None:
+    def full(**_: Any) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    decoder = stepped(chatty, full)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        decoder(prompts(5, 0), RunSettings(max_new_tokens=9), Stopwatch())
+    assert decoder.compiles and decoder._steps is not None and not decoder._steps._caches
+
+
+def test_models_that_are_not_decoded_so(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = llava._checkpoint.model
+    assert not stepping.refusal(network)
+    monkeypatch.setattr(network, "hf_quantizer", SimpleNamespace(is_compileable=False), raising=False)
+    assert "quantized" in stepping.refusal(network)
+    assert Generating(network, compile=True).plain == stepping.refusal(network)
+    network.hf_quantizer.is_compileable = True
+    monkeypatch.setattr(network.config.get_text_config(), "_attn_implementation_internal", "flash_attention_2")
+    assert "flash_attention_2" in stepping.refusal(network)
+    text = MistralConfig(**tiny.text_config(320).to_diff_dict() | {"model_type": "mistral", "sliding_window": 7})
+    with torch.device("meta"):
+        sliding = LlavaForConditionalGeneration(LlavaConfig(vision_config=tiny.vision_config(), text_config=text))
+    assert "meta" in stepping.refusal(sliding)
+    sliding.to_empty(device="cpu")
+    assert "sliding" in stepping.refusal(sliding)
+
+
+def test_a_loaded_model_says_what_compiling_came_to(llava_folder: Any) -> None:
+    plain = adafv.load(str(llava_folder), dtype="float32")
+    assert "compile" not in plain.describe() and not plain.notes
+    asked = adafv.load(str(llava_folder), dtype="float32", compile=True)
+    assert asked.describe()["compile"] is True and not asked.notes
+    eager = adafv.load(str(llava_folder), dtype="float32", compile=True, attention="eager")
+    assert eager.describe()["compile"] is False
+    assert eager.notes == ("decoding is not compiled: eager attention has no masks of fixed size here",)
+    with pytest.raises(InputError, match="compile: True is of the language model, which the server has"):
+        LoadSettings(compile=True, server="http://127.0.0.1:1")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [{"keep": "all"}, {"keep": 5, "temperature": 0.8, "top_p": 0.9}], ids=str)
+def test_graphs_of_a_gpu_change_no_answer(llava_folder: Any, settings: dict[str, Any]) -> None:
+    plain, compiled = (
+        adafv.load(str(llava_folder), dtype="float32", device_map="cuda:0", compile=compile)
+        for compile in (False, True)
+    )
+    for _ in range(3):  # compiled, recorded, replayed
+        before, after = (list(one.batch(questions(), batch_size=4, **settings)) for one in (plain, compiled))
+        assert [one.error for one in after] == [None] * 4
+        assert [(one.text, one.tokens) for one in after] == [(one.text, one.tokens) for one in before]
+    assert compiled.describe()["compile"] is True, compiled.notes
