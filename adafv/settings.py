@@ -108,11 +108,7 @@ class LoadSettings:
         """Refuse what would be about the weights that a server has."""
         for name, chosen, fix in (
             ("quantize", self.quantize is not None, "start it with its own --quantization"),
-            (
-                "attention",
-                self.attention != LoadSettings.attention,
-                "start the server with its own --attention-backend",
-            ),
+            ("attention", self.attention != LoadSettings.attention, "start it with its own --attention-backend"),
             ("compile", self.compile, "leave it out: servers compile by themselves"),
         ):
             if self.server is not None and chosen:

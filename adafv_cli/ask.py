@@ -13,7 +13,7 @@ from adafv.settings import RunSettings
 from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.exits import Exit
 from adafv_cli.inputs import image_and_questions
-from adafv_cli.loading import load_for_image
+from adafv_cli.loading import load_for_image, tell_news
 from adafv_cli.options import OutputFlags, RunFlags, takes_flags
 from adafv_cli.rendering import report
 from adafv_cli.serverflags import ServedFlags
@@ -56,10 +56,11 @@ def ask(
     source, asked = image_and_questions(image, questions or [], streams, "adafv ask")
     with streams.library_noise():
         model = load_for_image(source, load_settings, run_settings, streams)
-        answers = []
+        answers, told = [], model.notes
         for answer in _answers(model, source, asked, run_settings, streams):
             _print(answer, streams, as_json=output.as_json, alone=len(asked) == 1)
             answers.append(answer)
+        tell_news(model, told, streams)
     if not output.as_json:
         _report(answers, run_settings.max_new_tokens, streams)
     if any(answer.error for answer in answers):

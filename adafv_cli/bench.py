@@ -83,8 +83,8 @@ class BenchFlags:
     plot: Annotated[Path | None, _flag(metavar="FILE", help="Draw it: a .png, .svg or .pdf.")] = None
     force: Annotated[bool, _flag("--force", help="Replace files of others.")] = False
 
-    def plan(self) -> Plan:
-        """Make the library's plan.
+    def plan(self, *, compile: bool) -> Plan:
+        """Make the library's plan; `compile` as it has it.
 
         Raises:
             UsageError: a value that cannot be used.
@@ -108,6 +108,7 @@ class BenchFlags:
             batch_sizes=tuple(_numbers("batch-size", self._chosen("batch_size", "1,8"))),
             per_picture=self.questions_per_image,
             new_tokens=self.max_new_tokens,
+            compile=compile,
             rounds=self.rounds,
             minutes=self.minutes,
         )
@@ -177,7 +178,7 @@ def bench(
     from adafv.bench.suite import run
 
     with streams.library_noise():
-        plan = bench.plan()
+        plan = bench.plan(compile=settings.compile)
         with _steps(streams) as step:
             found, subjects = _prepared(settings, names, (images or []) if loaded else None, plan)
         found.settings |= asdict(plan)

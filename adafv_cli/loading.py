@@ -88,6 +88,13 @@ def _tell(notes: Sequence[str], context: int | None, run: RunSettings, streams: 
         streams.note(f"{what}: an answer ends where that does")
 
 
+def tell_news(model: Model | Cluster, told: Sequence[str], streams: Streams) -> None:
+    """Say what has become known of a model since what was `told` when it was loaded."""
+    for note in model.notes:
+        if note not in told:
+            streams.note(note)
+
+
 @contextmanager
 def setting_errors() -> Iterator[None]:
     """Speak of the flag where a chosen template, base or vision tower cannot be used; other errors stay as they are."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from adafv import stepping
 from adafv.bench import stock as stock_module
 from adafv.bench import suite, throughput
 from adafv.bench.geometries import geometry
@@ -40,7 +42,8 @@ def rows(bench: Bench, section: str) -> dict[str, Row]:
 def test_all_sections_are_measured_and_what_cannot_be_is_named(bench: Bench) -> None:
     assert not bench.partial
     assert list(dict.fromkeys(row.section for row in bench.rows)) == ["latency", "pruners", "throughput", "vision"]
-    assert [(one.section, "CUDA" in one.reason) for one in bench.unmeasured] == [("synchronisations", True)]
+    unmeasured = [(one.section, "CUDA" in one.reason) for one in bench.unmeasured]
+    assert unmeasured == [("synchronisations", True), ("compiled", True)]
     assert {row.rounds for row in bench.rows} == {2}
 
 
@@ -157,6 +160,31 @@ def test_a_subject_that_does_not_fit_leaves_the_others(monkeypatch: pytest.Monke
     assert {row.subject for row in found.rows} == {"tiny"}
     assert ("all", "large", "geometry: large needs 80 GiB") in [
         (o.section, o.subject, o.reason) for o in found.unmeasured
+    ]
+
+
+def test_compiled_steps_are_timed_beside_generate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the model's own forward in place of a compiled one; what is then not compiled after all is said."""
+    made: list[int] = []
+
+    def forward(model: Any, device: object) -> Any:
+        made.append(1)
+        return model.__call__ if len(made) == 1 else print  # which takes no tensors
+
+    monkeypatch.setattr(stepping, "_compiled", forward)
+    for names, note in ((["generate, batch 2", "compiled, batch 2"], "the first batch took"), ([], "TypeError: ")):
+        found = Bench(MACHINE, {})
+        plan = suite.Plan(batch_sizes=(2,), new_tokens=3, rounds=2, compile=True)
+        suite.run([("tiny", lambda: subject("tiny"))], plan, found, lambda _: None)
+        plain, compiled = rows(found, "compiled").values()
+        assert [row.variant for row in (plain, compiled) if "tpot" in row.seconds] == (names or ["generate, batch 2"])
+        assert [gain.over for gain in compiled.speedups] == names[:1]
+        assert plain.notes == () and note in compiled.notes[0]
+    one = subject("tiny")
+    monkeypatch.setattr(one.stock.config.get_text_config(), "_attn_implementation_internal", "eager")
+    suite.run([("tiny", lambda: one)], plan, found, lambda _: None)
+    assert ("compiled", "eager attention has no masks of fixed size here") in [
+        (missing.section, missing.reason) for missing in found.unmeasured
     ]
 
 

@@ -7,8 +7,10 @@ tracer without a compiler behind it.
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +28,7 @@ from adafv.settings import LoadSettings, RunSettings
 from adafv.stepping import Steps
 from adafv.timing import Stopwatch
 from tests import tiny
+from tests.cli_fakes import adafv as adafv_command
 from tests.conftest import noise
 from tests.spying import Heard, listening
 
@@ -213,7 +216,7 @@ def test_models_that_are_not_decoded_so(llava: adafv.Model, monkeypatch: pytest.
     assert "sliding" in stepping.refusal(sliding)
 
 
-def test_a_loaded_model_says_what_compiling_came_to(llava_folder: Any) -> None:
+def test_a_loaded_model_says_what_compiling_came_to(llava_folder: Path) -> None:
     plain = adafv.load(str(llava_folder), dtype="float32")
     assert "compile" not in plain.describe() and not plain.notes
     asked = adafv.load(str(llava_folder), dtype="float32", compile=True)
@@ -225,9 +228,29 @@ def test_a_loaded_model_says_what_compiling_came_to(llava_folder: Any) -> None:
         LoadSettings(compile=True, server="http://127.0.0.1:1")
 
 
+@pytest.mark.parametrize("command", ["ask", "batch"])
+def test_the_command_line_says_when_it_stopped_compiling(
+    llava_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def broken(**_: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(stepping, "_compiled", lambda *_: broken)
+    noise(60, 60).save(tmp_path / "a.png")
+    (tmp_path / "q.jsonl").write_text('{"image": "a.png", "text": "what?"}\n')
+    asked = (tmp_path / "a.png", "what?") if command == "ask" else (tmp_path / "q.jsonl",)
+    args = (command, *map(str, asked), "-m", str(llava_folder), "--max-new-tokens", "3", "--device-map", "cpu")
+    plain, compiled = adafv_command(*args), adafv_command(*args, "--compile")
+    assert (plain.code, compiled.code) == (0, 0)
+    assert compiled.stderr.count("note: decoding is not compiled: RuntimeError: no C++ compiler") == 1
+    assert "compiled" not in plain.stderr
+    texts = [out.stdout if command == "ask" else json.loads(out.stdout)["text"] for out in (plain, compiled)]
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("settings", [{"keep": "all"}, {"keep": 5, "temperature": 0.8, "top_p": 0.9}], ids=str)
-def test_graphs_of_a_gpu_change_no_answer(llava_folder: Any, settings: dict[str, Any]) -> None:
+def test_graphs_of_a_gpu_change_no_answer(llava_folder: Path, settings: dict[str, Any]) -> None:
     plain, compiled = (
         adafv.load(str(llava_folder), dtype="float32", device_map="cuda:0", compile=compile)
         for compile in (False, True)

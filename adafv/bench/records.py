@@ -21,7 +21,7 @@ class Row:
     """One variant of one section.
 
     Args:
-        section: `latency`, `throughput`, `pruners` or `vision`.
+        section: `latency`, `throughput`, `pruners`, `vision`, `synchronisations` or `compiled`.
         subject: name of the geometry or checkpoint.
         variant: name, unique in its section.
         settings: what distinguishes it: `keep`, `pruner`, `batch_size`, `questions_per_image`.

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 
+from adafv.bench.compiled import Compiled
 from adafv.bench.latency import Latency
 from adafv.bench.machine import Machine
 from adafv.bench.records import Bench, Row, Unmeasured
@@ -22,8 +23,9 @@ from adafv.bench.synchronisations import Synchronisations
 from adafv.bench.throughput import Throughput
 from adafv.bench.vision import Vision
 from adafv.errors import AdaFVError
+from adafv.stepping import refusal
 
-_WEIGHTS = {"latency": 3.0, "throughput": 4.0, "pruners": 1.5, "vision": 1.0, "synchronisations": 0.5}
+_WEIGHTS = {"latency": 3.0, "throughput": 4.0, "pruners": 1.5, "vision": 1.0, "synchronisations": 0.5, "compiled": 3.0}
 Step = Callable[[str], None]
 Subjects = Iterable[tuple[str, Callable[[], Subject]]]
 
@@ -38,6 +40,7 @@ class Plan:
         batch_sizes: of throughput, of vision, and the largest but 8 of the pruners.
         per_picture: questions about each picture.
         new_tokens: of each answer.
+        compile: also decode in compiled steps on a CPU; on CUDA devices that is done in any case.
         rounds: at most.
         minutes: for everything.
     """
@@ -47,6 +50,7 @@ class Plan:
     batch_sizes: tuple[int, ...] = (1, 8)
     per_picture: int = 1
     new_tokens: int = 16
+    compile: bool = False
     rounds: int = 5
     minutes: float = 5.0
 
@@ -137,8 +141,15 @@ def _sections(subject: Subject, plan: Plan, bench: Bench) -> Iterator[Section]:
     yield Selection(subject, middle, plan.pruners, min(8, max(plan.batch_sizes)))
     yield Throughput(subject, middle, first, plan.batch_sizes, plan.per_picture, plan.new_tokens)
     yield Vision(subject, plan.batch_sizes)
-    if any(device.type == "cuda" for device in subject.devices):
+    cuda = any(device.type == "cuda" for device in subject.devices)
+    if cuda:
         yield Synchronisations(subject, middle, plan.pruners, min(8, max(plan.batch_sizes)), plan.new_tokens)
     else:
         reason = "counted on CUDA devices only"
         bench.unmeasured.append(Unmeasured("synchronisations", subject.name, reason))
+    why = refusal(subject.stock) if cuda or plan.compile else "measured on CUDA devices, or with --compile"
+    if why:
+        bench.unmeasured.append(Unmeasured("compiled", subject.name, why))
+    else:
+        sizes = [size for size in plan.batch_sizes if size <= 8] or [min(plan.batch_sizes)]
+        yield Compiled(subject, middle, first, sizes, plan.new_tokens)

@@ -25,6 +25,7 @@ _TITLES = {
     "throughput": "many questions, preprocessing included: questions per second",
     "pruners": "choosing the tokens of a batch: milliseconds",
     "vision": "vision tower and projector: crops per second",
+    "compiled": "decoding a batch, by generate and in compiled steps: milliseconds from token to token",
     "synchronisations": "times that a batch makes the host wait for the device",
 }
 

@@ -18,6 +18,7 @@ from adafv.streaming.runs import Asked
 from adafv_cli.console import ReaderGone, Streams
 from adafv_cli.exits import Exit
 from adafv_cli.interrupts import Interrupts
+from adafv_cli.loading import tell_news
 from adafv_cli.progress import Progress
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.rendering.tally import Tally
@@ -76,6 +77,7 @@ class Run:
     tally: Tally = field(init=False)
     interrupts: Interrupts = field(init=False)
     model: Model | Cluster | None = field(init=False, default=None)
+    told: Sequence[str] = field(init=False, default=())
     stream: SweepStream | SpreadStream | None = field(init=False, default=None)
     suspects: Suspects = field(init=False)
 
@@ -96,7 +98,7 @@ class Run:
             return self._nothing()
         note_missing(self.streams, self.census, first)
         with self.streams.library_noise(), self.opened() as model:
-            self.model = model
+            self.model, self.told = model, model.notes
             introduce(self.streams, model, self.runs[0], first, self.chosen)
             if self.log is not None:
                 self.log.begin(self.suspects.beside(self.recorded))
@@ -176,6 +178,8 @@ class Run:
         self.suspects.save(self.recorded)
         stats = None if self.stream is None else self.stream.stats
         described = {} if self.model is None else self.model.describe(self.runs[0])
+        if self.model is not None:
+            tell_news(self.model, self.told, self.streams)
         ending = Ending(
             self.streams, self.questions, self.log, self.results, self.report, self.processes, self.tally, outcome
         )
