@@ -124,6 +124,8 @@ def stream_of(source: str | os.PathLike[str] | bytes, name: str) -> Stream:
         return Path(name).open("rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         fix = "download it first; URLs are not opened" if "://" in name else "check the path"
+        if "://" in name and not name.lower().startswith("http"):
+            fix = "download it first, or have a cluster read it: adafv batch --engine ray"
         raise ImageError(f"{name} does not exist", fix) from error
     except PermissionError as error:
         raise ImageError(f"{name} may not be read: permission denied", "change its permissions") from error

@@ -27,6 +27,7 @@ from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.serverflags import ServedFlags
 from adafv_cli.work.answer_files import write_submission
+from adafv_cli.work.delivery import Delivery
 from adafv_cli.work.dryrun import DryRun
 from adafv_cli.work.earlier import Found, Keys, Setting, read
 from adafv_cli.work.launch import Launch
@@ -116,10 +117,12 @@ def batch(
     spread = cluster.settings(os.environ)
     if spread is not None and flags.probe:
         raise UsageError("--probe runs here, and not on a cluster", "leave it out")
-    job = _Job(source, flags, load_settings, run_settings, batch_settings, spread)
     lines = flags.wording.source(source, flags.image_folder, streams)
-    flags.check_files(streams, lines.file, submission=flags.submission)
-    code = job.dry_run(streams, lines) if flags.dry_run else job.answer(streams, lines, as_json=output.as_json)
+    with flags.delivery(source, streams, dry=flags.dry_run) as delivery:
+        job = _Job(source, flags, load_settings, run_settings, batch_settings, spread, delivery)
+        flags.check_files(streams, lines.file, submission=flags.submission)
+        code = job.dry_run(streams, lines) if flags.dry_run else job.answer(streams, lines, as_json=output.as_json)
+        delivery.end(code)
     if code != Exit.OK:
         raise typer.Exit(code)
 
@@ -134,6 +137,7 @@ class _Job:
     run: RunSettings
     batch: BatchSettings
     cluster: ClusterSettings | None
+    delivery: Delivery
 
     def answer(self, streams: Streams, lines: Source, *, as_json: bool) -> Exit:
         """Answer all lines, or this process's share of them."""
@@ -179,8 +183,12 @@ class _Job:
             chosen=chosen,
             fail_fast=flags.fail_fast,
             processes=world.size,
-            began=launch.begin,
+            began=partial(self._began, launch),
         )
+
+    def _began(self, launch: Launch) -> None:
+        launch.begin()
+        self.delivery.begin()
 
     @property
     def _recorded(self) -> dict[str, Any]:

@@ -182,12 +182,13 @@ def sweep(
     shard = Shard.parse(flags.shard)
     lines = wording.source(source, flags.image_folder, streams)
     sweep.check_answer_files(flags)
-    flags.check_files(streams, lines.file, sweep.plot)
-    recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep", "positions": _unsaid(runs, flags)}
-    keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
     own = typed(sweep) | {"input": source, "keep": run.keep, "pruner": run.pruner, "positions": run.positions}
     settings = all_settings(load_settings, runs[0], flags) | own
     with ExitStack() as stack:
+        delivery = stack.enter_context(flags.delivery(source, streams))
+        flags.check_files(streams, lines.file, sweep.plot)
+        recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep", "positions": _unsaid(runs, flags)}
+        keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
         log = flags.log(stack, keys, recorded, streams)
         done = log.found.done if log is not None else {}
         questions = Questions(lines, shard, done, keys, [Setting.of(one) for one in runs])
@@ -205,8 +206,10 @@ def sweep(
             report=RunReport(flags.report, settings) if flags.report else None,
             chosen=own | asdict(flags),
             fail_fast=flags.fail_fast,
+            began=delivery.begin,
         )
         code = job.go()
+        delivery.end(code)
         sweep.write_answer_files(log, questions.settings, results.own, wording.benchmark)
     if code != Exit.OK:
         raise typer.Exit(code)

@@ -17,14 +17,16 @@ from adafv.settings import BatchSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import check_apart, check_figure, check_folder, check_report, written_into
+from adafv_cli.work.addresses import Address, located, work_path
 from adafv_cli.work.asked import Wording
+from adafv_cli.work.delivery import Delivery, delivery
 from adafv_cli.work.earlier import Keys
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.recorded import files_of
 
 batch_flag = partial(typer.Option, rich_help_panel="Batch")
 
-INPUT_HELP = "JSONL or Parquet file, data set folder, or - for standard input."
+INPUT_HELP = "JSONL or Parquet, a path or an address (s3://...); data set folder; - for stdin."
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,14 @@ class WorkFlags:
     """What is read, how it is worked through, and where the answers go."""
 
     output: Annotated[
-        Path | None, batch_flag("-o", "--output", metavar="FILE", help="Append answers to FILE, not to stdout.")
+        str | None, batch_flag("-o", "--output", metavar="FILE", help="Append answers to FILE, not to stdout.")
     ] = None
     resume: Annotated[
         bool, batch_flag("--resume", help="Go on with FILE: skip what is answered, redo what failed.")
     ] = False
     force: Annotated[bool, batch_flag("--force", help="Replace files, also others' reports and plots.")] = False
     image_folder: Annotated[
-        Path | None, batch_flag(metavar="FOLDER", help="Where relative images are; default: beside INPUT.")
+        str | None, batch_flag(metavar="FOLDER", help="Where relative images are; default: beside INPUT.")
     ] = None
     batch_size: Annotated[str, batch_flag(metavar="N|auto", help="Questions answered together.")] = "auto"
     encodings: Annotated[
@@ -89,7 +91,7 @@ class WorkFlags:
         return Wording.of(self.benchmark, self.answers, self.suffix, self.limit)
 
     def check_files(
-        self, streams: Streams, source: Path | None, plot: Path | None = None, submission: Path | None = None
+        self, streams: Streams, source: Path | Address | None, plot: Path | None = None, submission: Path | None = None
     ) -> None:
         """See that all files can be written, and that none is the input, used twice, or somebody else's.
 
@@ -111,7 +113,8 @@ class WorkFlags:
         written = [] if self.file is None else [(path, "-o") for path in files_of(self.file)]
         more = ((self.report, "--report"), (plot, "--plot"), (submission, "--submission"))
         written += [(path, flag) for path, flag in more if path is not None]
-        check_apart(streams.stdin, streams.stdout, (source, self.answers), written)
+        read = source if isinstance(source, Path) else None
+        check_apart(streams.stdin, streams.stdout, (read, self.answers), written)
         if self.report is not None:
             check_report(self.report, force=self.force)
         if plot is not None:
@@ -139,5 +142,12 @@ class WorkFlags:
 
     @property
     def file(self) -> Path | None:
-        """Where answers go, `None` for stdout."""
-        return None if self.output is None or str(self.output) == "-" else self.output
+        """Where answers go, `None` for stdout; of an address, what stands for it here."""
+        if self.output is None or self.output == "-":
+            return None
+        place = located(self.output)
+        return work_path(place) if isinstance(place, Address) else place
+
+    def delivery(self, source: str, streams: Streams, *, dry: bool = False) -> Delivery:
+        """Make what brings answers to an address, where `-o` is one; raises `UsageError` where it cannot be used."""
+        return delivery(self.output, source, resume=self.resume, force=self.force, streams=streams, dry=dry)

@@ -65,7 +65,7 @@ def save(folder: Path, kind: str) -> Path:
         return tiny.save_llava_next(folder, text_config=text)
     text = tiny.text_config(
         vocabulary, hidden_size=512, num_attention_heads=8, num_key_value_heads=8, intermediate_size=1376,
-        num_hidden_layers=8, max_position_embeddings=2048,
+        num_hidden_layers=8, max_position_embeddings=4096,
     )  # fmt: skip
     side = {"height": 336, "width": 336}
     images = CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size=side)

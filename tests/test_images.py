@@ -284,6 +284,7 @@ def test_paths_that_are_no_paths():
     assert "cannot be opened" in refusal("nul\0byte.png").what
     assert "cannot be opened: File name too long" in refusal("x" * 5000).what
     assert "URLs are not opened" in refusal("https://example.com/a.png").fix
+    assert "--engine ray" in refusal("s3://bucket/a.png").fix
 
 
 def test_pipe_is_refused_rather_than_waited_for(tmp_path):

@@ -1,4 +1,4 @@
-"""Images by the addresses that Ray's data sets take (`s3://`, `gs://`, `hdfs://`, `file://`), read by pyarrow."""
+"""Addresses of files, as Ray's data sets take them; images by theirs (`s3://`, `gs://`, `hdfs://`, `file://`)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from adafv.errors import ImageError, cut, shown
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
 
 
-def address_of(text: str) -> str | None:
-    """Read an address of a file; `None` for a path, and for what is read otherwise."""
+def scheme_of(text: str) -> str | None:
+    """Read what comes before the `://` of an address; `None` for a path."""
     found = _SCHEME.match(text)
-    return None if found is None or found[1] in ("http", "https", "data") else text
+    return None if found is None else found[1]
+
+
+def address_of(text: str) -> str | None:
+    """Read an address of an image; `None` for a path, and for what is read otherwise."""
+    return None if scheme_of(text) in (None, "http", "https", "data") else text
 
 
 def opened(image: Any) -> Any:

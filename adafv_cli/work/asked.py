@@ -15,6 +15,7 @@ from adafv.errors import cut, shown
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_folder, is_there
+from adafv_cli.work.addresses import Address, located
 from adafv_cli.work.fields import line_of
 from adafv_cli.work.lines import Line
 from adafv_cli.work.source import Source
@@ -56,17 +57,21 @@ class Wording:
             benchmark=None if benchmark is None else BENCHMARKS[benchmark], answers=answers, suffix=suffix, limit=limit
         )
 
-    def source(self, name: str, image_folder: Path | None, streams: Streams) -> Source:
+    def source(self, name: str, images: str | None, streams: Streams) -> Source:
         """Open an input; raises `UsageError` as `Source.of`, and where a benchmark is piped."""
+        image_folder = None if images is None else located(images)
+        if isinstance(image_folder, Path) and not is_folder(image_folder):
+            raise UsageError(f"--image-folder: {shown(images)} is no folder", "check the path")
         if self.benchmark is None:
             found = Source.of(name, image_folder, streams)
             plain = self.suffix is None and self.limit is None
-            return found if plain else WordedSource(found.name, found.folder, found.file, found.stream, wording=self)
-        if name == "-" or not is_there(Path(name)):
+            return found if plain else WordedSource(**vars(found), wording=self)
+        path = located(name)
+        if isinstance(path, Address):
+            what = f"input {shown(name)}: files of {self.benchmark.name} are read from this machine"
+            raise UsageError(what, "copy them, and give the file or its folder")
+        if name == "-" or not is_there(path):
             raise UsageError(f"input {shown(name)}: no file of {self.benchmark.name}", "give the file, or its folder")
-        if image_folder is not None and not is_folder(image_folder):
-            raise UsageError(f"--image-folder: {cut(str(image_folder))} is no folder", "check the path")
-        path = Path(name)
         folder = image_folder or (path if is_folder(path) else path.parent)
         return WordedSource(name, folder, path, wording=self)
 
@@ -84,7 +89,7 @@ class WordedSource(Source):
 
     def _rows(self, stop: threading.Event | None) -> Iterator[Line]:
         benchmark, path = self.wording.benchmark, self.file
-        if benchmark is None or path is None:
+        if benchmark is None or not isinstance(path, Path):
             return
         for number, row in benchmark.read(path, self.wording.answers):
             if stop is not None and stop.is_set():

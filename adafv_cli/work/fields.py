@@ -16,6 +16,7 @@ from adafv.budget import Budget
 from adafv.errors import ImageError, InputError, InternalError
 from adafv.rows import IDS, TEXTS, named, rest
 from adafv.spreading.places import address_of
+from adafv_cli.work.addresses import Address
 from adafv_cli.work.lines import Line
 
 
@@ -27,7 +28,7 @@ class Embedded:
     name: str | None = None
 
 
-def line_of(number: int, read: Callable[[], dict[str, Any]], folder: Path) -> Line:
+def line_of(number: int, read: Callable[[], dict[str, Any]], folder: Path | Address) -> Line:
     """Make a line of its keys.
 
     Args:
@@ -95,7 +96,7 @@ def _with_keep(line: Line, found: dict[str, Any]) -> Line:
     return line if keep is None else replace(line, keep=Budget.parse(keep))
 
 
-def _with_image(line: Line, found: dict[str, Any], folder: Path) -> Line:
+def _with_image(line: Line, found: dict[str, Any], folder: Path | Address) -> Line:
     image = found.get("image")
     if isinstance(image, Embedded):
         name = image.name or f"sha256:{hashlib.sha256(image.content).hexdigest()[:16]}"
@@ -112,7 +113,7 @@ def _with_image(line: Line, found: dict[str, Any], folder: Path) -> Line:
         return replace(line, image=image).failed(error)
 
 
-def _source(image: str, folder: Path) -> str | bytes:
+def _source(image: str, folder: Path | Address) -> str | bytes:
     """Find a path, or the bytes of a data URI.
 
     Raises:

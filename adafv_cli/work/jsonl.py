@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from adafv.errors import InputError
+from adafv_cli.work.addresses import Address
 from adafv_cli.work.fields import line_of, short
 from adafv_cli.work.lines import Line
 
@@ -37,7 +38,7 @@ def raw_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
             yield number, raw
 
 
-def parse(number: int, raw: bytes | None, folder: Path) -> Line:
+def parse(number: int, raw: bytes | None, folder: Path | Address) -> Line:
     """Read one line; whatever is wrong with it becomes its `failure`.
 
     Args:

@@ -55,7 +55,7 @@ class Launch:
         """Close the output."""
         self._stack.__exit__(*error)
 
-    def check(self, source: Path | None, report: Path | None) -> None:
+    def check(self, source: object | None, report: Path | None) -> None:
         """See that several processes can do it.
 
         Raises:

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from adafv.errors import InputError, cut, shown
+from adafv.errors import InputError, shown
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_folder
+from adafv_cli.work.addresses import Address, located
 from adafv_cli.work.fields import line_of
 from adafv_cli.work.jsonl import parse, raw_lines
 from adafv_cli.work.lines import Line
-from adafv_cli.work.tables import PARQUET, check_table, rows
+from adafv_cli.work.tables import PARQUET, check_addressed, check_table, rows
 
 LIMIT_BYTES = 256 * 2**20  # of images inside of lines
 _POLL_S = 0.1  # how soon a thread that waits for input or for room notices that the run was stopped
@@ -33,31 +34,34 @@ class Source:
     Args:
         name: as the user gave it.
         folder: what relative image paths are relative to.
-        file: a folder for a table in several; `None` for what can be read only once: standard input or a pipe.
+        file: a folder for a table in several; of lines that have an address, a copy; `None` for what can be read only
+            once: standard input or a pipe.
         stream: what to read otherwise.
+        copy: holds the file as long as it is used.
     """
 
     name: str
-    folder: Path
-    file: Path | None = None
+    folder: Path | Address
+    file: Path | Address | None = None
     stream: BinaryIO | None = None
+    copy: Any = None
 
     @classmethod
-    def of(cls, name: str, image_folder: Path | None, streams: Streams) -> Source:
+    def of(cls, name: str, image_folder: Path | Address | None, streams: Streams) -> Source:
         """Open an input.
 
         Raises:
             UsageError: it cannot be read, or nothing is piped.
         """
-        if image_folder is not None and not is_folder(image_folder):
-            raise UsageError(f"--image-folder: {cut(str(image_folder))} is no folder", "check the path")
         if name == "-":
             if streams.stdin.isatty():
                 raise UsageError(
                     "INPUT is missing: nothing is piped to standard input", "give a file of questions, or pipe one in"
                 )
             return cls("standard input", image_folder or Path(), stream=streams.stdin.buffer)
-        path = Path(name)
+        path = located(name)
+        if isinstance(path, Address):
+            return cls._addressed(path, image_folder)
         if is_folder(path) or path.suffix == ".parquet":
             check_table(name)
             return cls(name, image_folder or (path if is_folder(path) else path.parent), file=path)
@@ -71,6 +75,18 @@ class Source:
         stream.close()
         return cls(name, image_folder or path.parent, file=path)
 
+    @classmethod
+    def _addressed(cls, address: Address, image_folder: Path | Address | None) -> Source:
+        """Open an address: tables are read where they lie, and lines from a copy, for that takes as long as the run."""
+        if not address.is_web and address.is_folder():
+            check_addressed(address)
+            return cls(address.text, image_folder or address, file=address)
+        if not address.is_web and address.suffix == ".parquet":
+            return cls(address.text, image_folder or address.parent, file=address)
+        copy = address.fetched()
+        beside = Path() if address.is_web else address.parent
+        return cls(address.text, image_folder or beside, file=Path(copy.name), copy=copy)
+
     def lines(self, stop: threading.Event | None = None) -> Iterator[Line]:
         """Read the lines that are not blank; no further ones once `stop` is set.
 
@@ -78,7 +94,7 @@ class Source:
             InputError: reading fails half-way.
         """
         stop = stop or threading.Event()
-        if self.file is not None and (is_folder(self.file) or self.file.suffix == ".parquet"):
+        if self.file is not None and _is_table(self.file):
             for number, row in enumerate(rows(self.file), start=1):
                 if stop.is_set():
                     return
@@ -99,13 +115,17 @@ class Source:
             ) from error
 
     def _opened(self, stop: threading.Event) -> BinaryIO:
-        if self.file is not None:
+        if isinstance(self.file, Path):
             return self.file.open("rb")
         stream = cast(BinaryIO, self.stream)
         try:
             return io.BufferedReader(_Stoppable(stream.fileno(), stop))
         except (OSError, ValueError):  # a test's stream
             return io.BytesIO(stream.read())
+
+
+def _is_table(file: Path | Address) -> bool:
+    return isinstance(file, Address) or is_folder(file) or file.suffix == ".parquet"
 
 
 class InFlight:

@@ -15,6 +15,7 @@ from adafv.errors import InputError, shown
 from adafv.rows import IDS, TAKEN, TEXTS
 from adafv_cli.exits import UsageError
 from adafv_cli.files import is_folder
+from adafv_cli.work.addresses import Address
 from adafv_cli.work.fields import Embedded
 
 PARQUET = b"PAR1"  # what such a file begins with
@@ -50,19 +51,27 @@ def check_table(name: str) -> None:
         raise UsageError(f"input {shown(name)}: reading it needs {needed}", "pip install 'adafv[datasets]'")
 
 
-def rows(path: Path) -> Iterator[Callable[[], dict[str, Any]]]:
+def check_addressed(folder: Address) -> None:
+    """See that a folder with an address has tables; raises `UsageError`."""
+    if not folder.tables():
+        what = f"input {shown(str(folder))} is a folder without Parquet files"
+        raise UsageError(what, "what save_to_disk wrote is read from this machine: copy it, and give its path")
+
+
+def rows(place: Path | Address) -> Iterator[Callable[[], dict[str, Any]]]:
     """Read the rows of a table, each as what gives its keys.
 
     Raises:
         InputError: a file that is damaged, or no table.
     """
     try:
-        for batch in _saved(path) if _is_saved(path) else _parquet(_files(path)):
+        saved = isinstance(place, Path) and _is_saved(place)
+        for batch in _saved(place) if saved else _parquet(_tables(place)):
             for row in batch.to_pylist():
                 yield partial(_keys, row)
     except Exception as error:  # damaged files make the libraries raise nearly anything
         said = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
-        raise InputError(f"{path} cannot be read: {said}", "write it again; it may be cut off") from error
+        raise InputError(f"{place} cannot be read: {said}", "write it again; it may be cut off") from error
 
 
 def _is_saved(path: Path) -> bool:
@@ -73,7 +82,17 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.glob("*.parquet")) if is_folder(path) else [path]
 
 
-def _parquet(files: list[Path]) -> Iterator[Any]:
+def _tables(place: Path | Address) -> Iterator[Any]:
+    """Give what pyarrow reads a table's files from, one after the other."""
+    if isinstance(place, Path):
+        yield from _files(place)
+        return
+    for path in place.tables():
+        with place.at[0].open_input_file(path) as file:
+            yield file
+
+
+def _parquet(files: Iterator[Any]) -> Iterator[Any]:
     from pyarrow import parquet
 
     for path in files:
@@ -82,7 +101,7 @@ def _parquet(files: list[Path]) -> Iterator[Any]:
             yield from file.iter_batches(_ROWS, columns=_read(file.schema_arrow), use_threads=False)
 
 
-def _saved(folder: Path) -> Iterator[Any]:
+def _saved(folder: Any) -> Iterator[Any]:
     from datasets import load_from_disk
 
     data: Any = load_from_disk(str(folder)).with_format("arrow")
