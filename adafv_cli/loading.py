@@ -71,7 +71,7 @@ def clustered(
         from adafv.spreading.cluster import Cluster
 
         try:
-            found = Cluster(cluster, settings, run, str(Path.cwd()), expected)
+            found = Cluster(cluster, settings, run, str(Path.cwd()), expected, streams.note)
         except InputError as error:
             name, colon, rest = error.what.partition(":")
             raise UsageError(f"--{name.replace('_', '-')}{colon}{rest}", error.fix) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def test_an_actor_that_dies_once_costs_nothing(ray: FakeRay, model: FakeBatchMod
     assert ray.started == 3
 
 
-@pytest.mark.parametrize("count,poison", [(1, {3}), (12, {3}), (12, {3, 7, 11})])
+@pytest.mark.parametrize("count,poison", [(1, {3}), (12, {3}), (12, {3, 7, 11}), (12, {0, 1, 2, 4, 5, 8})])
 def test_a_question_that_kills_ends_as_an_error_and_spoils_no_other(
     ray: FakeRay, model: FakeBatchModel, images: list[str], count: int, poison: set[int]
 ) -> None:
@@ -209,12 +210,45 @@ def test_the_servers_key_goes_with_the_actors(
 
 def test_actors_that_only_die_end_the_run(ray: FakeRay, model: FakeBatchModel, images: list[str]) -> None:
     ray.dies = lambda name, args: name == "load"
-    with pytest.raises(DeviceError, match="8 actors died one after the other: the actor died"):
-        answered(asked(images, 4), settings=ClusterSettings(actors=1))
+    with pytest.raises(DeviceError, match="no actor is left: 3 died one after the other while they loaded: the actor"):
+        answered(asked(images, 4), settings=ClusterSettings(actors=2))
+    assert ray.started == len(ray.killed) == 6
     ray.dies = lambda name, args: name == "answer"
-    with pytest.raises(DeviceError, match="actors died one after the other"):
+    with pytest.raises(DeviceError, match="died of 8 questions one after the other, and none was answered in between"):
         answered(asked(images, 400), settings=ClusterSettings(actors=1))
-    assert len(ray.killed) >= ray.started  # none is left behind
+    assert len(ray.killed) == ray.started == 6 + 1 + 2 + 2 * 8  # none is left behind
+
+
+def test_an_actor_that_dies_while_it_loads_is_left_out(ray: FakeRay, model: FakeBatchModel, images: list[str]) -> None:
+    deaths: list[str] = []
+    ray.dies = lambda name, args: name == "load" and len(deaths) < 3 and not deaths.append(name)
+    warned: list[str] = []
+    with Cluster(ClusterSettings(actors=2), LoadSettings(), RUN, "/", None, warned.append) as found:
+        found_ids = [answer.question_id for (answer,) in found.sweep(asked(images, 40), [RUN])]
+    assert found_ids == list(range(40)) and len(ray.killed) == ray.started
+    assert len(warned) == 1 and "an actor is left out, 1 go on: 3 died while they loaded" in warned[0]
+
+
+def test_a_stream_that_was_stopped_leaves_the_cluster_as_it_was(
+    ray: FakeRay, model: FakeBatchModel, images: list[str]
+) -> None:
+    stop = threading.Event()
+    with Cluster(ClusterSettings(actors=2), LoadSettings(), RUN, "/") as found:
+        stream = found.sweep(asked(images, 100), [RUN], BatchSettings(), stop)
+        next(stream)
+        stop.set()
+        list(stream)
+        early = found.sweep(asked(images, 100), [RUN])  # left while actors are at its blocks
+        next(early)
+        early.close()
+        again = found.sweep((replace_text(one) for one in asked(images, 50)), [RUN])
+        texts = [answer.text for (answer,) in again]
+    assert texts == [f"re: again {number}" for number in range(50)]
+
+
+def replace_text(item: Asked) -> Asked:
+    question = item.question
+    return Asked(Question(question.question_id, question.image, f"again {question.question_id}"), item.runs)
 
 
 def test_actors_without_room_end_the_run_and_fewer_do_the_work(
@@ -275,6 +309,25 @@ def test_a_checkpoint_that_a_node_does_not_have(ray: FakeRay, monkeypatch: pytes
     with pytest.raises(CheckpointError) as raised:
         Cluster(ClusterSettings(), LoadSettings(), RUN, "/")
     assert raised.value.what.startswith("on node ") and "at the same path on every node" in raised.value.fix
+
+
+def test_a_node_that_cannot_load_is_left_out_as_long_as_others_can(
+    ray: FakeRay, model: FakeBatchModel, images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def load(settings: LoadSettings) -> FakeBatchModel:
+        loads.append(settings.model)
+        if len(loads) == 1:
+            raise CheckpointError("model /here/llava does not exist", "check the path")
+        return model
+
+    monkeypatch.setitem(sys.modules, "adafv.engine", engine_with(load))
+    warned: list[str] = []
+    with Cluster(ClusterSettings(actors=2), LoadSettings(), RUN, "/", None, warned.append) as found:
+        assert len([*found.sweep(asked(images, 12), [RUN])]) == 12
+    (said,) = warned
+    assert "left out, 1 go on: on node " in said and "/here/llava does not exist" in said and "every node" in said
 
 
 @pytest.mark.parametrize("name", ["AdaFVError", "InputError", "ServerError", "InternalError", "PoisonError"])

@@ -66,7 +66,7 @@ class Blocks:
 
     def put_back(self, blocks: Iterable[Block]) -> None:
         """Give out again what was not answered, before everything else."""
-        self._again += blocks
+        self._again[:0] = blocks
 
     def answer(self, number: int, answers: Sequence[Answer]) -> None:
         """Fill the place of an item."""

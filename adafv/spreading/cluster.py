@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from adafv.errors import DeviceError, InputError, cut
 from adafv.records import Answer
@@ -17,6 +18,8 @@ from adafv.spreading.settings import ClusterSettings
 from adafv.spreading.stream import SpreadStream
 from adafv.spreading.worker import KEY, Fault, Job, Loaded
 from adafv.streaming.runs import Asked
+
+log = logging.getLogger(__name__)
 
 _REACH_S = 5.0
 _LINES = 8, 64, 256  # of a block: at least, where nothing is known of the input, at most
@@ -31,22 +34,29 @@ class Cluster:
         load, run: settings of the library.
         folder: that relative paths are relative to, on every node where it is there.
         expected: questions; `None` where that is not known.
+        warn: told of actors that are left out since they cannot load; others go on. `None` for the log.
 
     Raises:
         InputError: Ray is not installed, or settings that the checkpoint cannot be used with.
         DeviceError: no cluster, or nothing in it that the actors could run on.
-        CheckpointError: a node cannot load the checkpoint.
+        CheckpointError: no node can load the checkpoint.
     """
 
     def __init__(
-        self, settings: ClusterSettings, load: LoadSettings, run: RunSettings, folder: str, expected: int | None = None
+        self,
+        settings: ClusterSettings,
+        load: LoadSettings,
+        run: RunSettings,
+        folder: str,
+        expected: int | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self._ray, self._own = _connected(settings.address)
         self._actors: Actors | None = None
         try:
             self.count, self.gpus = self._size(settings)
             job = Job(folder, load, run, os.environ.get(KEY))
-            self._actors = Actors(self._ray, job, self.count, self.gpus)
+            self._actors = Actors(self._ray, job, self.count, self.gpus, warn or log.warning)
             self._loaded = self._first(self._actors)
         except BaseException:
             self.close()
@@ -123,8 +133,9 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     """
     if find_spec("ray") is None:
         raise InputError("engine: ray is not installed", "pip install 'adafv[ray]'")
-    _reach(address)
     import ray
+
+    _reach(_chosen(address))
 
     if ray.is_initialized():
         return ray, False
@@ -137,6 +148,16 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     return ray, True
 
 
+def _chosen(address: str | None) -> str | None:
+    """Find the cluster that Ray will connect to: the last one of this machine may have left its address behind."""
+    try:
+        from ray._private.services import get_ray_address_from_environment
+
+        return cast(str | None, get_ray_address_from_environment(address, None))
+    except (ImportError, ConnectionError):  # another version's, or there is none, as it will say
+        return address
+
+
 def _reach(address: str | None) -> None:
     """See that something listens where a cluster is said to be: Ray itself would try for minutes."""
     host, colon, port = (address or "").rpartition(":")
@@ -146,4 +167,5 @@ def _reach(address: str | None) -> None:
         socket.create_connection((host, int(port)), _REACH_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
         what = f"address: no Ray cluster at {cut(str(address))}: {getattr(error, 'strerror', None) or error}"
-        raise DeviceError(what, "start one with `ray start --head`, or give its address") from None
+        fix = "start one with `ray start --head`, or give its address; `ray stop` forgets one that is gone"
+        raise DeviceError(what, fix) from None

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import fields
 
-from adafv.errors import InternalError, PoisonError
+from adafv.errors import DeviceError, InternalError, PoisonError
 from adafv.records import Answer, Failure
 from adafv.settings import BatchSettings, RunSettings
 from adafv.spreading.actors import Actors, Death
@@ -17,6 +17,8 @@ from adafv.streaming.runs import Asked
 
 DEADLY = 2
 """Actors that die at a block of several questions before each of these is asked alone, and then at one alone."""
+POISONED = 8
+"""Questions in a row that actors die of before the actors are the reason, and not the questions."""
 _NEWS_S = 0.2  # how soon a stop, or what was read, is noticed
 _HALT_S = 60.0  # for a batch that runs
 
@@ -25,8 +27,8 @@ class SpreadStream(Iterator[list[Answer]]):
     """For each question its answers under some runs, in input order; actors make them, in any order.
 
     A block whose actor died goes to another one. The second time, its questions are asked one by one, and the one that
-    two actors die at alone gets a `PoisonError`. While one is asked that a server died at, no actor is at another: they
-    share the servers.
+    two actors die at alone gets a `PoisonError`; after `POISONED` of them, none answered in between, the run ends.
+    While one is asked that a server died at, no actor is at another: they share the servers.
 
     Args:
         actors: that are loaded, or will be.
@@ -54,6 +56,7 @@ class SpreadStream(Iterator[list[Answer]]):
         self._blocks = Blocks(items)
         self._fault: Fault | None = None
         self._is_suspect = False  # what was given last
+        self._poisoned = 0  # since an answer
         self._answers = self._deliver()
 
     def __next__(self) -> list[Answer]:
@@ -74,6 +77,7 @@ class SpreadStream(Iterator[list[Answer]]):
             if self._fault is not None:
                 raise self._fault.error()
         finally:
+            self._actors.turn()
             self._blocks.close()
 
     def _ready(self) -> Iterator[list[Answer]]:
@@ -112,11 +116,12 @@ class SpreadStream(Iterator[list[Answer]]):
                 self._fault = self._fault or news
             elif isinstance(news, Death):
                 if news.block is not None:
-                    self._died(news.block)
+                    self._died(news.block, news.reason)
             elif not isinstance(news, Loaded):
                 self._take(*news)
 
     def _take(self, block: Block, done: Done) -> None:
+        self._poisoned = 0
         for number, answers in zip(block.numbers, done.answers, strict=False):
             self._blocks.answer(number, answers)
         for field in fields(StreamStats):
@@ -128,7 +133,7 @@ class SpreadStream(Iterator[list[Answer]]):
             done.fault = Fault(InternalError, "an actor has left questions unanswered", "report it")
         self._fault = self._fault or done.fault
 
-    def _died(self, block: Block) -> None:
+    def _died(self, block: Block, reason: str) -> None:
         block.deaths += 1
         if block.deaths < DEADLY:
             self._blocks.put_back([block])
@@ -136,6 +141,10 @@ class SpreadStream(Iterator[list[Answer]]):
             self._blocks.put_back(block.apart())
         else:
             self._poison(block)
+            self._poisoned += 1
+            if self._poisoned == POISONED:
+                what = f"actors died of {POISONED} questions one after the other, and none was answered in between"
+                raise DeviceError(f"{what}: {reason}", "see Ray's logs, then go on with --resume")
 
     def _poison(self, block: Block) -> None:
         (item,) = block.items

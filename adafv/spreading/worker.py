@@ -80,10 +80,11 @@ class Done:
 
 
 class Worker:
-    """Answers blocks, one after the other; `halt` comes from another thread."""
+    """Answers blocks, one after the other; `halt` comes from another thread, perhaps before its block does."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._stop = job, threading.Event()
+        self._turn = self._halted = -1  # of streams
         self._model: Model | None = None
 
     def load(self) -> Loaded | Fault:
@@ -104,9 +105,12 @@ class Worker:
             return self._unloaded(_defect(error))
         return Loaded(model.model_id, model.is_demo, model.notes, model.context, model.describe(job.run))
 
-    def answer(self, items: Sequence[Asked], runs: Sequence[RunSettings], batch: BatchSettings) -> Done:
+    def answer(self, items: Sequence[Asked], runs: Sequence[RunSettings], batch: BatchSettings, turn: int) -> Done:
         """Answer a block; whatever is wrong with a question is in its answer."""
         done, model = Done(), self._model
+        self._turn, self._stop = turn, threading.Event()
+        if turn <= self._halted:
+            self._stop.set()
         if model is None:
             return Done(fault=Fault(InternalError, "an actor was asked before it had loaded", "report it"))
         try:
@@ -128,9 +132,11 @@ class Worker:
         done.stats = stream.stats
         return done
 
-    def halt(self) -> None:
-        """Finish the running batch, and no more."""
-        self._stop.set()
+    def halt(self, turn: int) -> None:
+        """Finish the running batch, and no more of this stream."""
+        self._halted = turn
+        if self._turn <= turn:
+            self._stop.set()
 
     def _unloaded(self, fault: Fault) -> Fault:
         """Say where a checkpoint could not be loaded: what is there on one node need not be on another."""
