@@ -144,33 +144,41 @@ def checkpoint(folder: Path, geometry: str, dtype: str, device: str) -> Path:
 
 def compare(env: Path, chosen: argparse.Namespace) -> None:
     """Interleaved; each count of questions an image has images of its own, so that no cache is warm."""
-    import adafv
     from adafv.bench import geometries
 
+    for name in chosen.geometry.split(",") if chosen.geometry is not None else [None]:
+        with tempfile.TemporaryDirectory() as folder:
+            if name is None:
+                model, size = save(Path(folder), "mid"), (336, 336)
+            else:
+                print(name)
+                model = checkpoint(Path(folder), name, chosen.dtype, chosen.device)
+                size = geometries.geometry(name).picture
+            compare_one(env, model, size, chosen)
+
+
+def compare_one(env: Path, model: Path, size: tuple[int, int], chosen: argparse.Namespace) -> None:
+    import adafv
+
     flags = ["--dtype", chosen.dtype, "--max-model-len", "4096", *shlex.split(chosen.vllm)]
-    with tempfile.TemporaryDirectory() as folder:
-        if chosen.geometry is None:
-            model, size = save(Path(folder), "mid"), (336, 336)
-        else:
-            model = checkpoint(Path(folder), chosen.geometry, chosen.dtype, chosen.device)
-            size = geometries.geometry(chosen.geometry).picture
-        with (
-            serving(env, model, 8103, "--enable-prefix-caching", *flags) as cached,
-            serving(env, model, 8104, "--no-enable-prefix-caching", *flags) as plain,
-        ):
-            here: dict[str, Any] = {"dtype": chosen.dtype, "device_map": chosen.device}
-            own = adafv.load(str(model), **here)
-            at = {one.url: adafv.load(str(model), server=one.url, **here) for one in (cached, plain)}
-            ways: list[tuple[str, Any, Any, dict[str, Any]]] = [
-                ("our engine, all", own, None, {"keep": "all"}),
-                ("our engine, 25 %", own, None, {}),
-                ("vLLM, all, no prefix cache", at[plain.url], plain, {"keep": "all"}),
-                ("vLLM, all, prefix cache", at[cached.url], cached, {"keep": "all"}),
-                ("vLLM, 25 % by adafv", at[cached.url], cached, {}),
-                ("vLLM, 25 % by saliency, prefix cache", at[cached.url], cached, {"pruner": "saliency"}),
-            ]
-            for each in map(int, chosen.each.split(",")):
-                measure(ways, each, max(1, chosen.questions // each), size, chosen.rounds)
+    with (
+        serving(env, model, 8103, "--enable-prefix-caching", *flags) as cached,
+        serving(env, model, 8104, "--no-enable-prefix-caching", *flags) as plain,
+    ):
+        here: dict[str, Any] = {"dtype": chosen.dtype, "device_map": chosen.device}
+        own = adafv.load(str(model), **here)
+        at = {one.url: adafv.load(str(model), server=one.url, **here) for one in (cached, plain)}
+        ways: list[tuple[str, Any, Any, dict[str, Any]]] = [
+            ("our engine, all", own, None, {"keep": "all"}),
+            ("our engine, 25 %", own, None, {}),
+            ("our engine, 25 % by saliency", own, None, {"pruner": "saliency"}),
+            ("vLLM, all, no prefix cache", at[plain.url], plain, {"keep": "all"}),
+            ("vLLM, all, prefix cache", at[cached.url], cached, {"keep": "all"}),
+            ("vLLM, 25 % by adafv", at[cached.url], cached, {}),
+            ("vLLM, 25 % by saliency, prefix cache", at[cached.url], cached, {"pruner": "saliency"}),
+        ]
+        for each in map(int, chosen.each.split(",")):
+            measure(ways, each, max(1, chosen.questions // each), size, chosen.rounds)
 
 
 def measure(ways: list[tuple[str, Any, Any, dict[str, Any]]], each: int, images: int, size: Any, rounds: int) -> None:
@@ -196,7 +204,7 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["environment", "equal", "kill", "compare"])
     parser.add_argument("env", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--geometry", help="of adafv bench; default: a small one, for CPUs")
+    parser.add_argument("--geometry", help="of adafv bench, several with commas; default: a small one, for CPUs")
     parser.add_argument("--questions", type=int, default=20)
     parser.add_argument("--each", default="1,4,10", help="questions an image")
     parser.add_argument("--dtype", default="float32")

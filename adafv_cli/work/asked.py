@@ -61,7 +61,7 @@ class Wording:
         """Open an input; raises `UsageError` as `Source.of`, and where a benchmark is piped."""
         image_folder = None if images is None else located(images)
         if isinstance(image_folder, Path) and not is_folder(image_folder):
-            raise UsageError(f"--image-folder: {shown(images)} is no folder", "check the path")
+            raise UsageError(f"--image-folder: {cut(str(image_folder))} is no folder", "check the path")
         if self.benchmark is None:
             found = Source.of(name, image_folder, streams)
             plain = self.suffix is None and self.limit is None
