@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from adafv.chat_templates import SYSTEM_TEXTS, system_name
@@ -28,6 +29,8 @@ from adafv.settings import RunSettings
 from adafv.setup import Setup
 from adafv.spent import Latency
 from adafv.timing import Stopwatch
+
+_REMEMBERED = 128  # images whose questions are not rendered again
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Answering:
         self._checkpoint = checkpoint
         self.pipeline = Pipeline(checkpoint.model, checkpoint.processor, checkpoint.family)
         self._prompter = checkpoint.prompter
+        self._known = lru_cache(_REMEMBERED)(self._prompts)
         self._accountant = Accountant.of(config, layers_that_run(config), checkpoint.model.dtype.itemsize)
 
     @property
@@ -120,6 +124,7 @@ class Answering:
         """Hand a batch of requests to the decoder; raises as `run`, but for what goes wrong in decoding one of them."""
         watch = Stopwatch(self.pipeline.devices)
         watch.add("vision", sum(request.cost.vision_s for request in requests if request.cost is not None))
+        requests = requests if run.select == "question" else [self._informed(request, run) for request in requests]
         begun = self.pipeline.begin(requests, run, watch)
         longest = 0 if self.is_served else max(len(decoded.result().ids) for _, decoded in begun)
         report = partial(self._report, watch=watch, longest=longest)
@@ -139,6 +144,20 @@ class Answering:
             pixels = self.pipeline.preprocess(open_image(source), run)
         (encoding,) = self.pipeline.encode([pixels], watch, [] if run is None else [run])
         return encoding, EncodingCost(watch["preprocess"], watch["vision"])
+
+    def _informed(self, request: Request, run: RunSettings) -> Request:
+        """Add the prompts of all questions that are known about the image."""
+        known, own = request.question.known, request.question.text
+        texts = known if not known or own in known else (*known, own)
+        return replace(request, known=self._known(texts, self._system(run)))
+
+    def _prompts(self, texts: tuple[str, ...], system: str | None) -> tuple[Prompt, ...]:
+        """Make the prompts of questions; one that cannot be asked is left out, and each is there once."""
+        found = []
+        for text in dict.fromkeys(texts):
+            with suppress(InputError):
+                found.append(self._prompter.prompt(text, system))
+        return tuple(found)
 
     def _system(self, run: RunSettings) -> str | None:
         if run.system is None and run.protocol is not None and is_vicuna(self._checkpoint.model.config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -11,12 +11,14 @@ from torch import Tensor
 
 from adafv import pruners
 from adafv.encoding import ImageEncoding
+from adafv.errors import InputError
 from adafv.evidence import Evidence, Selection, check_scores, merge
 from adafv.pruners import auto_budget
 from adafv.pruners.crops import each
 from adafv.request import Request
 from adafv.settings import RunSettings
 from adafv.signals.gathering import gather_evidence
+from adafv.signals.ranking import ranking
 from adafv.timing import Stopwatch
 
 
@@ -41,6 +43,7 @@ class Kept:
         into, shares: (N,) int64 and float32, the candidate that each of the image's goes into, -1 for none, and what
             it is of the mean there; where the pruner merges.
         counts: of the above.
+        head: (H, D) the first of `tokens`, where they alone are the same for all questions that chose together.
         pruned: whether anything was left out.
         shared: whether they were chosen for another question about the image, which is charged with it.
     """
@@ -52,8 +55,14 @@ class Kept:
     into: Tensor | None = None
     shares: Tensor | None = None
     counts: Counts = Counts()
+    head: Tensor | None = field(default=None, kw_only=True)
     pruned: bool = field(default=True, kw_only=True)
     shared: bool = field(default=False, kw_only=True)
+
+    @property
+    def common(self) -> Tensor:
+        """What of `tokens`, from the first, is one tensor for all questions that have the same."""
+        return self.tokens if self.head is None else self.head
 
     @classmethod
     def everything(cls, image: ImageEncoding) -> Kept:
@@ -81,12 +90,12 @@ def choose(
     """Choose the tokens that are kept of B requests' images; adds to `watch` under `score` and `prune`.
 
     Requests with the same budget are pruned together, those of `auto` scored together before it is known; where the
-    budget covers everything nothing is scored. Where the pruner goes by the image alone, it is asked once for all
-    requests about it.
+    budget covers everything nothing is scored. Where the pruner goes by the image alone, or questions choose together,
+    it is asked once for all such requests about an image.
 
     Args:
         requests: each answered under `Request.settings`.
-        texts: (T, D) for each, the embeddings of all its text, that before the image first.
+        texts: (T, D) for each, the embeddings of the text behind the image, of all that it `asked` in a row.
         run: how.
         watch: gets the seconds.
         on_cpu: prune there, wherever the evidence is.
@@ -98,10 +107,10 @@ def choose(
     kept: list[Kept | None] = [None] * len(requests)
     budgets: dict[int | None, list[int]] = {}
     for number, request in enumerate(requests):
-        own = request.settings(run)
-        keep = own.pruned_to(request.image.visual)
+        settings = request.settings(run)
+        keep = settings.pruned_to(request.image.visual)
         if keep is not None:
-            budgets.setdefault(None if own.budget.held else keep, []).append(number)
+            budgets.setdefault(None if settings.budget.held else keep, []).append(number)
     for budget, numbers in budgets.items():
         pruner = pruners.get(run.pruner)
         alike = _alike(requests, numbers, by_image=run.by_image and budget is not None)
@@ -109,7 +118,7 @@ def choose(
         some = [requests[i] for i in numbers]
         with watch.span("score"):
             reads = reads if budget is not None else reads | auto_budget.READS
-            seeds = [request.seed(run.seed) for request in some]
+            seeds = [request.choice_seed(run.seed) for request in some]
             evidence = evidence_of(some, [texts[i] for i in numbers], seeds, reads)
         with watch.span("prune"):
             evidence = evidence.on_cpu() if on_cpu else evidence
@@ -118,19 +127,58 @@ def choose(
             counted = [_counts(selection) for _, selection in selected]
         for (rows, selection), counts in zip(selected, counted, strict=True):
             for place, row in enumerate(rows):
-                first = numbers[row]
-                chosen = kept[first] = Kept.chosen(some[row].image, selection, place, counts[place])
-                for other in alike[first]:
-                    kept[other] = replace(chosen, shared=True)
+                members = [numbers[row], *alike[numbers[row]]]
+                if run.select == "split" and len(some[row].asked) > 1:
+                    own = divided([requests[i] for i in members], evidence, row, selection, place)
+                else:
+                    own = [Kept.chosen(some[row].image, selection, place, counts[place])] * len(members)
+                for i, one in zip(members, own, strict=True):
+                    kept[i] = replace(one, shared=i != members[0])
     return [one or Kept.everything(request.image) for one, request in zip(kept, requests, strict=True)]
 
 
+def divided(requests: Sequence[Request], evidence: Evidence, row: int, selection: Selection, place: int) -> list[Kept]:
+    """Divide one choice for all questions about an image: what saliency chose, and behind it each one's own.
+
+    Of K tokens, those in saliency's list are the same for all questions and come first, in position order; the other
+    places are filled with what of the rest matches a question's own words best, in position order, too. So the
+    sequence is not the image's order, as it is where each question chooses: causal attention sees what is shared
+    before what is a question's own. Positions that are `compact` count this sequence, since those of the shared tokens
+    have to be the same for all; `original` ones are the tokens' own places in the image. The tokens are the published
+    ones where one question is known, since then the two lists of the mixture are these.
+
+    Args:
+        requests: about one image, which choose together.
+        evidence, row: what their choice was made by; of all their questions in a row.
+        selection, place: that choice.
+    """
+    indices, salient = selection.indices[place], selection.by_saliency
+    if salient is None:
+        raise InputError("a choice without two lists cannot be divided", "use select image")
+    shared = indices[salient[place]]
+    image, count = requests[0].image, len(indices) - len(shared)
+    left = evidence.valid[row].index_fill(0, shared, False)
+    head = image.packed[image.candidates[shared]]
+    by_saliency = torch.arange(len(indices), device=indices.device) < len(shared)
+    found = []
+    for request in requests:
+        relevance = evidence.similarity[row, request.own].amax(dim=0)
+        own = ranking(relevance, left, count).sort().values
+        places = image.candidates[torch.cat([shared, own])]
+        counts = Counts(len(shared), count, 0)
+        found.append(Kept(image.packed[places], places, by_saliency, ~by_saliency, counts=counts, head=head))
+    return found
+
+
 def _alike(requests: Sequence[Request], numbers: Sequence[int], *, by_image: bool) -> dict[int, list[int]]:
-    """Find for each request that is to be pruned those that get the same tokens; none where not `by_image`."""
-    firsts: dict[int, int] = {}
+    """Find for each request that is to be pruned those whose tokens are chosen with its own, by image or together."""
+    firsts: dict[Hashable, int] = {}
     alike: dict[int, list[int]] = {}
     for number in numbers:
-        first = firsts.setdefault(id(requests[number].image), number) if by_image else number
+        request = requests[number]
+        asked = () if by_image else tuple(prompt.text for prompt in request.asked)
+        together = by_image or len(asked) > 1
+        first = firsts.setdefault((id(request.image), asked), number) if together else number
         alike.setdefault(first, []).extend([] if first == number else [number])
     return alike
 
@@ -138,15 +186,15 @@ def _alike(requests: Sequence[Request], numbers: Sequence[int], *, by_image: boo
 def evidence_of(
     requests: Sequence[Request], texts: Sequence[Tensor], seeds: Sequence[int], reads: Collection[str]
 ) -> Evidence:
-    """Gather what a pruner that reads `reads` may look at; `texts` as of `choose`.
+    """Gather what a pruner that reads `reads` may look at; `texts` as for `choose`.
 
     Raises:
         InputError: similarity that is not finite.
     """
     evidence = gather_evidence(
         [request.image for request in requests],
-        [text[len(request.prompt.before) :] for request, text in zip(requests, texts, strict=True)],
-        [request.prompt.question_span for request in requests],
+        texts,
+        [request.spans for request in requests],
         seeds,
         reads,
     )

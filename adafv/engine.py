@@ -14,6 +14,7 @@ from adafv.explanation import Explanation
 from adafv.families.tower import layers_that_run
 from adafv.generating import Generating, ends_of
 from adafv.images import content_key, open_image
+from adafv.knowing import together
 from adafv.loading.checkpoint import load_checkpoint
 from adafv.loading.source import locate
 from adafv.probing import QUESTION, Probe, probe
@@ -127,7 +128,8 @@ class Model(Answering):
         """
         run = _run_settings(run, settings)
         self.check(run)
-        asked = [Question(number, image, text) for number, text in enumerate(questions)]
+        known = () if run.select == "question" else tuple(questions)
+        asked = [Question(number, image, text, known=known) for number, text in enumerate(questions)]
         prompts = [self.render(question, run) for question in asked]
         encoding, cost = self.encode(image, run)
         if run.compare:
@@ -167,7 +169,8 @@ class Model(Answering):
         Args:
             questions: read ahead of the answers, by a bounded number; answers among them are passed through. Rows of
                 `datasets`, and other dicts with the keys of an input line, are questions, too (`adafv.rows`).
-            run, settings: how, as for the class.
+            run, settings: how, as for the class. With `select` other than `question`, all questions are read before the
+                first is answered: it needs to know them.
             batch_size: prompts in one prefill, or `auto`.
 
         Raises:
@@ -175,7 +178,8 @@ class Model(Answering):
         """
         run = _run_settings(run, settings)
         asked = questions_of(questions, lambda question, error: self.failed(question, run, error))
-        return self.stream(asked, run, BatchSettings(batch_size=batch_size))
+        items = asked if run.select == "question" else together(asked)
+        return self.stream(items, run, BatchSettings(batch_size=batch_size))
 
     def stream(
         self,
@@ -184,7 +188,7 @@ class Model(Answering):
         batch: BatchSettings | None = None,
         stop: threading.Event | None = None,
     ) -> AnswerStream:
-        """Answer as `batch` does, with everything to choose."""
+        """Answer as `batch` does, with everything to choose; questions know what `Question.known` says, no more."""
         self.check(run)
         if run.compare:
             raise InputError("compare: a batch's latency says nothing of one question's", "compare with `ask`")
@@ -208,10 +212,11 @@ class Model(Answering):
             stop: ends it early, in good order.
 
         Raises:
-            InputError: settings that differ in more than `keep`, `pruner`, `positions` and `crop_budget`, or `compare`.
+            InputError: settings that differ in more than `keep`, `pruner`, `positions`, `crop_budget` and `select`, or
+                `compare`.
         """
         if len({unpruned(run) for run in runs}) != 1:
-            what = "runs: the settings of a sweep differ in keep, pruner, positions and crop_budget alone"
+            what = "runs: the settings of a sweep differ in keep, pruner, positions, crop_budget and select alone"
             raise InputError(what, "sweep each on its own")
         for run in runs:
             self.check(run)

@@ -120,9 +120,15 @@ class Pipeline:
     def prune(
         self, requests: Sequence[Request], texts: Sequence[Tensor], run: RunSettings, watch: Stopwatch
     ) -> list[Kept]:
-        """Choose the tokens that are kept of B requests' images, as `choosing.choose` does."""
+        """Choose the tokens that are kept of B requests' images, as `choosing.choose` does; `texts` are of `embed`."""
+        together = {id(request.known): request.asked for request in requests if len(request.asked) > 1}
+        words = {key: self.stages.embed([id for one in asked for id in one.after]) for key, asked in together.items()}
+        behind = [
+            words.get(id(request.known), text[len(request.prompt.before) :])
+            for request, text in zip(requests, texts, strict=True)
+        ]
         # Apple's GPUs have no float64, in which the mixture adds up.
-        return choose(requests, texts, run, watch, on_cpu=self.home.type == "mps")
+        return choose(requests, behind, run, watch, on_cpu=self.home.type == "mps")
 
     @torch.inference_mode()
     def scores(self, request: Request) -> Evidence:
@@ -131,7 +137,7 @@ class Pipeline:
         Raises:
             InputError: similarity that is not finite.
         """
-        return evidence_of([request], self.embed([request]), [0], {"text"})
+        return evidence_of([request], [self.embed([request])[0][len(request.prompt.before) :]], [0], {"text"})
 
     def peak_bytes(self) -> int | None:
         """Most memory that tensors took on the accelerators since the last `run` began; `None` on CPUs."""
@@ -194,6 +200,6 @@ def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: 
         seed=request.seed(run.seed),
         room=room,
         strikes=request.strikes,
-        head=before + len(kept.tokens),
-        alike=(tuple(request.prompt.before), id(kept.tokens)),  # kept tokens of one choice are one tensor
+        head=before + len(kept.common),
+        alike=(tuple(request.prompt.before), id(kept.common)),  # what is kept by one choice is one tensor
     )

@@ -28,6 +28,8 @@ class Question:
         metadata: whatever else its owner wants back with the answer.
         image_name: what the answer calls the image; a path's own text where there is none.
         keep: its own budget, in any form that `Budget.parse` takes, which wins over `RunSettings.keep`.
+        known: the texts of all questions that are known about the image, in one order for all of them, this one's
+            among them; what `RunSettings.select` is about. None stand for this one's alone.
 
     Raises:
         BudgetError: `keep` is no budget.
@@ -39,6 +41,7 @@ class Question:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     image_name: str | None = None
     keep: Budget | str | int | None = None
+    known: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.keep is not None:
@@ -118,6 +121,7 @@ class Answer:
     pruner: str | None = None
     keep: str | None = None
     positions: str | None = None
+    select: str | None = None
     tokens: TokenCounts | None = None
     latency_s: Latency | None = None
     flops: Flops | None = None
@@ -135,7 +139,7 @@ class Answer:
     def answer_id(self) -> str:
         """22 characters made from the content, so that equal runs give equal ids."""
         key = [self.question_id, self.prompt, self.text, self.model_id, self.pruner, self.keep]
-        key += [self.positions] if self.positions else []
+        key += [named for named in (self.positions, self.select) if named]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:22]
 
     def to_json(self) -> dict[str, Any]:
@@ -143,7 +147,7 @@ class Answer:
         out = {name: getattr(self, name) for name in ("question_id", "prompt", "text", "answer_id", "model_id")}
         out |= {"metadata": dict(self.metadata), "image": _plain(self.image)}
         out |= {name: getattr(self, name) for name in ("finish_reason", "pruner", "keep")}
-        out |= {"positions": self.positions} if self.positions else {}
+        out |= {name: value for name in ("positions", "select") if (value := getattr(self, name))}
         for name in ("tokens", "latency_s", "flops", "memory_bytes", "error"):
             out[name] = _plain(getattr(self, name))
         for name in ("compare", "setup"):

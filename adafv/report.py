@@ -73,8 +73,7 @@ def token_counts(request: Request, outcome: Outcome) -> TokenCounts:
 
 
 def _selection_flops(request: Request, tokens: TokenCounts, run: RunSettings, accountant: Accountant) -> int:
-    first, end = request.prompt.question_span
-    text, crops = len(request.prompt.after), request.image.crop_sizes if run.each_crop else ()
-    return accountant.selection(
-        run, keep=tokens.kept, visual=tokens.visual, text=text, question=end - first, crops=crops
-    )
+    """Count what choosing took, for all questions that chose together."""
+    text, crops = sum(len(prompt.after) for prompt in request.asked), request.image.crop_sizes if run.each_crop else ()
+    question = sum(end - first for first, end in zip(request.spans[::2], request.spans[1::2], strict=True))
+    return accountant.selection(run, keep=tokens.kept, visual=tokens.visual, text=text, question=question, crops=crops)

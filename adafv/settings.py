@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from numbers import Integral, Real
 from typing import Any, Literal
 
 from adafv import chat_templates, pruners
 from adafv.budget import Budget, bounds
+from adafv.checks import check_choice, check_number, check_text
 from adafv.errors import InputError, shown
 from adafv.setup import PROTOCOLS, PUBLISHED_BY_CROP
 
@@ -22,27 +22,8 @@ ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
 
 DeviceMap = str | Mapping[str, int | str]
 Positions = Literal["compact", "original"]
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        known = ", ".join(choices)
-        raise InputError(f"{name}: {shown(value)} is not one of {known}", f"choose from {known}")
-
-
-def _check_number(name: str, value: object, *, whole: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-        kind = "a whole number" if whole else "a number"
-        raise InputError(f"{name}: {shown(value)} is not {kind}", f"give {kind}")
-
-
-def _check_text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise InputError(f"{name}: {shown(value)} is no text", "give a str")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{name}: half a surrogate pair in {shown(value)}", "give it as UTF-8") from None
+Select = Literal["question", "image", "split"]
+SELECTS: tuple[Select, ...] = ("question", "image", "split")
 
 
 @dataclass(frozen=True)
@@ -92,10 +73,10 @@ class LoadSettings:
     server_timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        _check_choice("dtype", self.dtype, DTYPES)
-        _check_choice("attention", self.attention, ATTENTIONS)
+        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("attention", self.attention, ATTENTIONS)
         if self.quantize is not None:
-            _check_choice("quantize", self.quantize, QUANTIZATIONS)
+            check_choice("quantize", self.quantize, QUANTIZATIONS)
         if self.chat_template is not None:
             chat_templates.chosen(self.chat_template)
         if self.server_requests < 1:
@@ -126,6 +107,9 @@ class RunSettings:
             unpruned prompt.
         crop_budget: `joint` chooses among the tokens of all crops together; `each` gives every crop of an image its
             share of the budget, and chooses within it alone (`adafv.pruners.crops.shares` says how it is dealt out).
+        select: `question` chooses for each question (as published), the others once for all questions that are known
+            of an image (`Question.known`), so that prompts begin alike: `image` keeps the same tokens for all, `split`
+            what saliency chose, and behind it what matches each question's own words best (`choosing.divided`).
         max_new_tokens: tokens generated at most.
         temperature: 0 is greedy.
         top_p: nucleus sampling, used with `temperature` above 0.
@@ -147,6 +131,7 @@ class RunSettings:
     pruner: str = "adafv"
     positions: Positions = "compact"
     crop_budget: Literal["joint", "each"] = "joint"
+    select: Select = "question"
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
@@ -161,19 +146,20 @@ class RunSettings:
         blind = self.pruner == pruners.FLOOR
         object.__setattr__(self, "budget", Budget("0", count=0) if blind else Budget.parse(self.keep))
         object.__setattr__(self, "keep", self.budget.text)  # 64 and "64", 25% and 25.0% are one setting
-        _check_text("pruner", self.pruner)
+        check_text("pruner", self.pruner)
         pruners.check(self.pruner)
-        _check_choice("positions", self.positions, POSITIONS)
-        _check_choice("crop_budget", self.crop_budget, CROP_BUDGETS)
+        for name, choices in (("positions", POSITIONS), ("crop_budget", CROP_BUDGETS), ("select", SELECTS)):
+            check_choice(name, getattr(self, name), choices)
+        self._check_select()
         if self.system is not None:
-            _check_text("system", self.system)
+            check_text("system", self.system)
             object.__setattr__(self, "system", chat_templates.system_text(self.system))  # the name is the text
         if self.protocol is not None:
-            _check_choice("protocol", self.protocol, PROTOCOLS)
+            check_choice("protocol", self.protocol, PROTOCOLS)
         if self.pad is not None and not isinstance(self.pad, bool):
             raise InputError(f"pad: {shown(self.pad)} is neither true nor false", "give one of the two, or None")
         for name, kind in (("max_new_tokens", int), ("seed", int), ("temperature", float), ("top_p", float)):
-            _check_number(name, getattr(self, name), whole=kind is int)
+            check_number(name, getattr(self, name), whole=kind is int)
             object.__setattr__(self, name, kind(getattr(self, name)))  # numpy's are no JSON
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens: {self.max_new_tokens} generates nothing", "use 1 or more")
@@ -182,6 +168,14 @@ class RunSettings:
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p: {self.top_p} is not in (0, 1]", "use 1 to switch it off")
 
+    def _check_select(self) -> None:
+        if self.select == "split" and self.pruner not in pruners.TWO_LISTS:
+            what = f"select: split takes apart what saliency and what words chose, and {self.pruner} keeps no two lists"
+            raise InputError(what, f"use image, or the pruner {' or '.join(pruners.TWO_LISTS)}")
+        if self.select == "split" and self.each_crop:
+            what = "select: split takes apart a choice among all crops, and here each has a budget of its own"
+            raise InputError(what, "use image, or crop_budget joint")
+
     @property
     def each_crop(self) -> bool:
         """Whether every crop of an image has a budget of its own."""
@@ -189,8 +183,13 @@ class RunSettings:
 
     @property
     def by_image(self) -> bool:
-        """Whether all questions about an image get the same tokens of it, so that their prompts begin alike."""
+        """Whether all questions about an image get the same tokens of it, whatever they ask."""
         return self.pruner == "none" or (self.budget.held is None and pruners.get(self.pruner).by_image)
+
+    @property
+    def begins_alike(self) -> bool:
+        """Whether the prompts of questions about an image begin alike, behind the text in front of it."""
+        return self.select != "question" or self.by_image
 
     def keeping(self, keep: Budget | str | int | None) -> RunSettings:
         """Change the budget to a question's own, where it has one; a run that keeps all, or nothing, stays as it is."""
@@ -198,9 +197,10 @@ class RunSettings:
 
     @property
     def named(self) -> dict[str, Any]:
-        """Name these settings as an answer does; positions that are `compact`, or of a whole image, it does not say."""
+        """Name these settings as an answer does; of a whole image, and where they are the default, not all of them."""
         positions = None if self.pruner == "none" or self.positions == "compact" else self.positions
-        return {"pruner": self.pruner, "keep": self.budget.text, "positions": positions}
+        select = None if self.pruner == "none" or self.select == "question" else self.select
+        return {"pruner": self.pruner, "keep": self.budget.text, "positions": positions, "select": select}
 
     def pruned_to(self, visual: int, *, least: bool = False) -> int | None:
         """Count the visual tokens kept of an image with `visual` candidates; `None` where nothing is pruned.

@@ -21,7 +21,7 @@ from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
 from adafv_cli.files import check_submission
 from adafv_cli.loading import clustered, loaded
-from adafv_cli.options import OneRunFlags, OutputFlags, takes_flags
+from adafv_cli.options import OutputFlags, takes_flags
 from adafv_cli.rendering import units
 from adafv_cli.rendering.rows import row
 from adafv_cli.rendering.run_report import RunReport
@@ -30,15 +30,17 @@ from adafv_cli.work.answer_files import write_submission
 from adafv_cli.work.delivery import Delivery
 from adafv_cli.work.dryrun import DryRun
 from adafv_cli.work.earlier import Found, Keys, Setting, read
+from adafv_cli.work.gathered import Gathered
 from adafv_cli.work.launch import Launch
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.probe import probe
-from adafv_cli.work.questions import Questions, Shard
+from adafv_cli.work.questions import Questions
 from adafv_cli.work.results import BatchResults
 from adafv_cli.work.run import Run
+from adafv_cli.work.shard import Shard
 from adafv_cli.work.source import Source
 from adafv_cli.work.world import World
-from adafv_cli.workflags import INPUT_HELP, WorkFlags, batch_flag
+from adafv_cli.workflags import INPUT_HELP, ManyFlags, WorkFlags, batch_flag
 
 if TYPE_CHECKING:
     from adafv.engine import Model
@@ -103,7 +105,7 @@ def batch(
     source: Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)],
     flags: BatchFlags,
     load: ServedFlags,
-    run: OneRunFlags,
+    run: ManyFlags,
     cluster: ClusterFlags,
     output: OutputFlags,
 ) -> None:
@@ -119,8 +121,9 @@ def batch(
         raise UsageError("--probe runs here, and not on a cluster", "leave it out")
     lines = flags.wording.source(source, flags.image_folder, streams)
     with flags.delivery(source, streams, dry=flags.dry_run) as delivery:
-        job = _Job(source, flags, load_settings, run_settings, batch_settings, spread, delivery)
         flags.check_files(streams, lines.file, submission=flags.submission)
+        gathered = Gathered.of(lines, World.of(os.environ).share(Shard.parse(flags.shard)), [run_settings])
+        job = _Job(source, flags, load_settings, run_settings, batch_settings, spread, delivery, gathered)
         code = job.dry_run(streams, lines) if flags.dry_run else job.answer(streams, lines, as_json=output.as_json)
         delivery.end(code)
     if code != Exit.OK:
@@ -138,6 +141,7 @@ class _Job:
     batch: BatchSettings
     cluster: ClusterSettings | None
     delivery: Delivery
+    gathered: Gathered | None
 
     def answer(self, streams: Streams, lines: Source, *, as_json: bool) -> Exit:
         """Answer all lines, or this process's share of them."""
@@ -150,7 +154,7 @@ class _Job:
             with ExitStack() as stack:
                 alone = partial(flags.log, stack, keys, self._recorded, streams)
                 log, found = launch.log(stack, order, alone, streams)
-                questions = Questions(lines, world.share(shard), found.done, keys, [setting])
+                questions = Questions(lines, world.share(shard), found.done, keys, [setting], self.gathered)
                 code = self._run(streams, questions, log, launch, as_json=as_json).go()
             code = launch.end(code, order, streams)
         if world.rank == 0 and code in (Exit.OK, Exit.SOME_FAILED):  # or the server would mark half of the answers
@@ -193,7 +197,8 @@ class _Job:
     @property
     def _recorded(self) -> dict[str, Any]:
         found = made_with(self.load, self.run, self.flags) | {"command": "batch"}
-        return found | {"keep": self.run.budget.text, "pruner": self.run.pruner}
+        found |= {} if self.gathered is None else {"known_questions": self.gathered.digest}
+        return found | {"keep": self.run.budget.text, "pruner": self.run.pruner, "select": Setting.of(self.run).select}
 
     def dry_run(self, streams: Streams, source: Source) -> Exit:
         """Check what can be checked; nothing is written, and the output is read only to see what is left to do."""
@@ -203,7 +208,8 @@ class _Job:
                 found = read(flags.file, keys)
             elif flags.file.is_file() and flags.file.stat().st_size and not flags.force:
                 raise UsageError(f"-o: {flags.file} exists", "--resume goes on with it, --force replaces it")
-        questions = Questions(source, Shard.parse(flags.shard), found.done, keys, [Setting.of(self.run)])
+        shard, settings = Shard.parse(flags.shard), [Setting.of(self.run)]
+        questions = Questions(source, shard, found.done, keys, settings, self.gathered)
         if source.file is not None:
             questions.census()
         dry = DryRun(streams, self.load, self.run, questions, addresses=self.cluster is not None)

@@ -19,7 +19,15 @@ from typer.core import TyperCommand, TyperGroup
 
 from adafv import __version__, chat_templates, pruners
 from adafv.errors import InputError
-from adafv.settings import ATTENTIONS, CROP_BUDGETS, DTYPES, POSITIONS, QUANTIZATIONS, LoadSettings, RunSettings
+from adafv.settings import (
+    ATTENTIONS,
+    CROP_BUDGETS,
+    DTYPES,
+    POSITIONS,
+    QUANTIZATIONS,
+    LoadSettings,
+    RunSettings,
+)
 from adafv.setup import PROTOCOLS
 from adafv_cli import placement
 from adafv_cli.console import DEBUG, NORMAL, QUIET, Streams

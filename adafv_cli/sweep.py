@@ -17,7 +17,7 @@ from adafv.benchmark_files.base import Benchmark
 from adafv.errors import AdaFVError, shown
 from adafv.quality.metrics import GROUPED_BY, METRICS
 from adafv.quality.reference import Reference
-from adafv.settings import Positions, RunSettings
+from adafv.settings import Positions, RunSettings, Select
 from adafv.streaming.runs import blind, grid
 from adafv_cli.batch import all_settings, made_with, typed
 from adafv_cli.console import Streams
@@ -29,10 +29,12 @@ from adafv_cli.rendering.run_report import RunReport
 from adafv_cli.serverflags import ServedFlags
 from adafv_cli.work.answer_files import OwnBudgets, check_folder, write_answer_files
 from adafv_cli.work.earlier import Keys, Setting
+from adafv_cli.work.gathered import Gathered
 from adafv_cli.work.outlog import Log
-from adafv_cli.work.questions import Questions, Shard
+from adafv_cli.work.questions import Questions
 from adafv_cli.work.recorded import settings_in, settings_path
 from adafv_cli.work.run import Run
+from adafv_cli.work.shard import Shard
 from adafv_cli.work.sweep_results import SweepResults, Wanted
 from adafv_cli.work.world import World
 from adafv_cli.workflags import INPUT_HELP, WorkFlags
@@ -69,6 +71,9 @@ class GridFlags(RunFlags):
     positions: Annotated[
         str, _flag(help="compact,original: renumber the kept tokens, leave their places, or both.")
     ] = RunSettings.positions
+    select: Annotated[str, _flag(help="question,image,split: for each question, or once for an image's.")] = (
+        RunSettings.select
+    )
     compare: Annotated[bool, _flag("--compare", hidden=True)] = False
 
     def runs(self, ctx: typer.Context) -> list[RunSettings]:
@@ -79,14 +84,14 @@ class GridFlags(RunFlags):
         """
         if self.compare:
             raise UsageError("--compare: a sweep always compares with the unpruned model", "leave it out")
-        rest = {flag.name: getattr(self, flag.name) for flag in fields(self)}
+        rest = {flag.name: getattr(self, flag.name) for flag in fields(RunFlags)}
         rest |= {"keep": "all", "pruner": "none", "positions": RunSettings.positions}
         base = RunFlags(**rest).settings(ctx)
         every = [name for name in pruners.names() if name != "none"]
         named = every if self.pruner.strip() == "all" else _split("pruner", self.pruner)
-        budgets = _split("keep", self.keep)
+        budgets, positions, selects = (_split(name, getattr(self, name)) for name in ("keep", "positions", "select"))
         try:
-            return grid(base, named, budgets, cast(list[Positions], _split("positions", self.positions)))
+            return grid(base, named, budgets, cast(list[Positions], positions), cast(list[Select], selects))
         except AdaFVError as error:
             raise UsageError(f"--{error.what}", error.fix) from error
 
@@ -182,16 +187,19 @@ def sweep(
     shard = Shard.parse(flags.shard)
     lines = wording.source(source, flags.image_folder, streams)
     sweep.check_answer_files(flags)
-    own = typed(sweep) | {"input": source, "keep": run.keep, "pruner": run.pruner, "positions": run.positions}
+    axes = {name: getattr(run, name) for name in ("keep", "pruner", "positions", "select")}
+    own = typed(sweep) | {"input": source} | axes
     settings = all_settings(load_settings, runs[0], flags) | own
     with ExitStack() as stack:
         delivery = stack.enter_context(flags.delivery(source, streams))
         flags.check_files(streams, lines.file, sweep.plot)
         recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep", "positions": _unsaid(runs, flags)}
         keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
+        gathered = Gathered.of(lines, shard, runs)
+        recorded |= {} if gathered is None else {"known_questions": gathered.digest}
         log = flags.log(stack, keys, recorded, streams)
         done = log.found.done if log is not None else {}
-        questions = Questions(lines, shard, done, keys, [Setting.of(one) for one in runs])
+        questions = Questions(lines, shard, done, keys, [Setting.of(one) for one in runs], gathered)
         results = SweepResults(streams, log, questions, wanted, load_settings.model)
         job = Run(
             streams=streams,

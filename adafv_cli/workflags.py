@@ -13,10 +13,11 @@ import typer
 
 from adafv.benchmark_files import BENCHMARKS
 from adafv.errors import InputError, cut, shown
-from adafv.settings import BatchSettings
+from adafv.settings import SELECTS, BatchSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import check_apart, check_figure, check_folder, check_report, written_into
+from adafv_cli.options import OneRunFlags
 from adafv_cli.work.addresses import Address, located, work_path
 from adafv_cli.work.asked import Wording
 from adafv_cli.work.delivery import Delivery, delivery
@@ -27,6 +28,20 @@ from adafv_cli.work.recorded import files_of
 batch_flag = partial(typer.Option, rich_help_panel="Batch")
 
 INPUT_HELP = "JSONL or Parquet, a path or an address (s3://...); data set folder; - for stdin."
+
+
+@dataclass(frozen=True)
+class ManyFlags(OneRunFlags):
+    """How questions are answered where there may be many about an image."""
+
+    select: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel="Pruning",
+            help="question chooses for each; image, split: once for all about an image in INPUT, prefilled once.",
+            autocompletion=lambda incomplete: [name for name in SELECTS if name.startswith(incomplete)],
+        ),
+    ] = RunSettings.select
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from adafv.errors import DeviceError
 from adafv.loading import devices
 from adafv_cli.exits import UsageError
-from adafv_cli.work.questions import Shard
+from adafv_cli.work.shard import Shard
 from adafv_cli.work.world import World
 from tests.batch_fakes import asking, questions
 from tests.batch_ranks import PATIENCE_S, Rank

@@ -22,6 +22,7 @@ TERMINAL = {"typer", "rich"}
 
 ROOMS: dict[str, str] = {
     "errors": "",
+    "checks": "errors",
     "notebook": "",
     "setup": "",
     "spent": "",
@@ -44,7 +45,7 @@ ROOMS: dict[str, str] = {
     "encoding": "evidence",
     "signals": "encoding errors evidence",
     "pruners": "budget errors evidence flops memory signals",
-    "settings": "budget chat_templates errors pruners setup",
+    "settings": "budget chat_templates checks errors pruners setup",
     "families": "encoding errors evidence images signals",
     "request": "encoding prompt records settings",
     "decoding": "settings timing",
@@ -54,7 +55,7 @@ ROOMS: dict[str, str] = {
     "generating": "decoding errors memory prefixes sampling settings stepping timing",
     "costs": "errors families flops pruners settings spent",
     "loading": "chat_templates demo errors families headroom memory prompt settings",
-    "choosing": "encoding evidence pruners request settings signals timing",
+    "choosing": "encoding errors evidence pruners request settings signals timing",
     "serving": "decoding errors settings timing",
     "pipeline": "choosing decoding encoding errors evidence families generating memory pruners request settings timing",
     "probing": "pipeline request signals words",
@@ -68,8 +69,9 @@ ROOMS: dict[str, str] = {
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
     " records report request settings setup spent timing",
     "rows": "budget errors records",
-    "engine": "answering errors explaining explanation families generating images loading probing records request rows"
-    " serving settings streaming",
+    "knowing": "records",
+    "engine": "answering errors explaining explanation families generating images knowing loading probing records"
+    " request rows serving settings streaming",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "harness": "engine errors records settings",

@@ -30,11 +30,11 @@ SAMPLES = Path(adafv.__file__).parent / "demo" / "samples"
 ALONE, ALWAYS = 10**9, -(10**9)  # tokens to be saved before heads are shared
 
 
-@pytest.fixture(scope="module", params=["llava", "llava_next", "llava_onevision"])
+@pytest.fixture(scope="module", params=["llava", "vipllava", "llava_next", "llava_onevision"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> adafv.Model:
-    return adafv.load(
-        str(tiny.save(request.param, tmp_path_factory.mktemp("model"))), dtype="float32", device_map="cpu"
-    )
+    changes = {"vision_feature_layers": [-2, 1]} if request.param == "vipllava" else {}
+    folder = tiny.save(request.param, tmp_path_factory.mktemp("model"), **changes)
+    return adafv.load(str(folder), dtype="float32", device_map="cpu")
 
 
 def questions() -> list[Question]:
@@ -64,6 +64,10 @@ def run_through(sounds: Heard, forwards: int) -> int:
         {"keep": 5, "pruner": "uniform", "temperature": 0.8, "seed": 3},
         {"keep": 5, "pruner": "visionzip"},
         {"keep": "all", "temperature": 0.8, "top_p": 0.9},
+        {"keep": 6, "select": "image"},
+        {"keep": 6, "select": "image", "pruner": "mmtok", "positions": "original"},
+        {"keep": 6, "select": "split"},
+        {"keep": 6, "select": "split", "positions": "original", "temperature": 0.8},
     ],
     ids=str,
 )

@@ -88,8 +88,12 @@ class Accountant:
             for own, share in parts
             if share < own  # or there is nothing to choose
         ]
-        scored = text if "text" in chosen.reads or run.budget.held is not None else 0
-        return flops.score(scored, visual, self.text.hidden) + sum(map(chosen.flops, works))
+        return self.scoring(run, visual=visual, text=text) + sum(map(chosen.flops, works))
+
+    def scoring(self, run: RunSettings, *, visual: int, text: int) -> int:
+        """Count the FLOPs of text-to-image similarity, where a run needs it; as `selection`."""
+        scored = text if "text" in pruners.get(run.pruner).reads or run.budget.held is not None else 0
+        return flops.score(scored, visual, self.text.hidden)
 
     def memory(self, tokens: TokenCounts, *, packed: int, peak: int | None) -> MemoryBytes:
         """Count the key/value cache at the end of an answer; `packed` as of `flops`, `peak` is the device's."""

@@ -13,6 +13,7 @@ from adafv.errors import InputError
 from adafv.families import family_of
 from adafv.families.base import ImagePlan
 from adafv.families.tower import layers_that_run
+from adafv.pruners.mixture import FLOOR
 from adafv.settings import RunSettings
 from adafv.spent import Flops, MemoryBytes, TokenCounts
 
@@ -85,7 +86,8 @@ def plan_answer(
         prompt: lengths of text and answer; all text behind the image counts as the question's own.
         bytes_per_value: of the key/value cache.
         later: charge what a further question about the image takes, answered together with the first: no encoding, and
-            of what their prompts share no prefill and no choice, on either side.
+            of what their prompts share no prefill and no choice, on either side. Of a choice that is divided, what is
+            shared depends on image and questions: here it is the least that it may be.
 
     Raises:
         InputError: fewer tokens than crops where each crop has a budget of its own.
@@ -106,16 +108,24 @@ def plan_answer(
     if keep is not None:
         crops = image.crop_sizes if run.each_crop else ()
         score = accountant.selection(run, keep=keep, visual=image.visual, text=after, question=after, crops=crops)
-    shared = tokens.fed - prompt.after if later and run.by_image else 0
+    shared = prompt.before + _shared(run, tokens) if later and run.begins_alike else 0
+    if shared:
+        scores = run.select != "question" and keep is not None and not run.by_image
+        score = accountant.scoring(run, visual=image.visual, text=after) if scores else 0
     return AnswerPlan(
         tokens=tokens,
         flops=accountant.flops(
             tokens,
             packed=image.packed,
-            score=0 if shared else score,
+            score=score,
             crops=0 if later else image.crops,
             shared=shared,
             shared_unpruned=prompt.before + image.packed if later else 0,
         ),
         memory_bytes=accountant.memory(tokens, packed=image.packed, peak=None),
     )
+
+
+def _shared(run: RunSettings, tokens: TokenCounts) -> int:
+    """Count the tokens of an image that a further question about it has prefilled already, at least."""
+    return int(FLOOR * tokens.kept) if run.select == "split" else tokens.kept + tokens.newlines

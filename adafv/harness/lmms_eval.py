@@ -29,7 +29,7 @@ from adafv.records import Answer, Question
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 
 _LOAD = {field.name for field in fields(LoadSettings)} - {"model", "device_map"}
-_RUN = {field.name for field in fields(RunSettings) if field.init} - {"compare"}
+_RUN = {field.name for field in fields(RunSettings) if field.init} - {"compare", "select"}  # needs other questions
 _MAPPED = {"until", "max_new_tokens", "temperature", "top_p", "do_sample", "num_beams"}
 _WITHOUT_EFFECT = {"image_aspect_ratio", "use_cache"}  # of tasks written for LLaVA's own code
 _LONGEST = 1024  # as other models of lmms-eval, where a task does not say

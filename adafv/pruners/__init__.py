@@ -24,6 +24,7 @@ BUILT_IN = (
     "adafv", "saliency", "similarity", "divprune", "cdpruner", "scope", "mmtok", "visionzip", "pool", "uniform",
     "random", "none",
 )  # fmt: skip
+TWO_LISTS = ("adafv",)  # choose by saliency, and of the rest what matches the text best, and say which is which
 FLOOR = "blind"  # what an answer without the image is reported as: of no use to anybody but a sweep, so in no list
 GROUP = "adafv.pruners"
 READABLE = frozenset({"text", "tokens", "features", "keys"})

@@ -13,7 +13,7 @@ from adafv.quality.intervals import Interval
 from adafv.quality.mme import mme_scores
 from adafv.quality.qualities import FLOOR, Marks, Quality, plain
 from adafv.quality.reference import Reference
-from adafv.quality.sheet import ANSWERED, COMPACT, FAILED, Sheet
+from adafv.quality.sheet import ANSWERED, COMPACT, FAILED, QUESTION, Sheet
 
 _MOST_GROUPS = 40
 
@@ -41,12 +41,14 @@ class Point:
     headroom: float | None = None
     groups: dict[str, Quality] | None = None
     positions: str = COMPACT
+    select: str = QUESTION
     scores: dict[str, Interval] | None = None  # a benchmark's own, which are no means of marks
 
     @property
     def name(self) -> str:
-        """The pruner, with its positions where they are not the default."""
-        return self.pruner if self.positions == COMPACT else f"{self.pruner} ({self.positions})"
+        """The pruner, with its positions and its select where they are not the default."""
+        others = [one for one in (self.positions, self.select) if one not in (COMPACT, QUESTION)]
+        return f"{self.pruner} ({', '.join(others)})" if others else self.pruner
 
     @property
     def line(self) -> str:
@@ -55,9 +57,10 @@ class Point:
 
     @property
     def setting(self) -> dict[str, str]:
-        """Say of which setting it is, as answers do: positions where they are not the default."""
+        """Say of which setting it is, as answers do: positions and select where they are not the default."""
         positions = {} if self.positions == COMPACT else {"positions": self.positions}
-        return {"pruner": self.pruner, "keep": self.keep, **positions}
+        select = {} if self.select == QUESTION else {"select": self.select}
+        return {"pruner": self.pruner, "keep": self.keep, **positions, **select}
 
     @property
     def is_unpruned(self) -> bool:
@@ -76,7 +79,7 @@ class Point:
         counts = {name: found.pop(name) for name in ("questions", "failed")}
         if self.scores is None:
             del found["scores"]
-        for name in ("pruner", "keep", "positions", "groups"):
+        for name in ("pruner", "keep", "positions", "select", "groups"):
             del found[name]
         for name in ("macro", "headroom"):
             if getattr(self, name) is None:
@@ -112,12 +115,13 @@ def _points(sheet: Sheet, metric: str, against: Reference | None) -> list[Point]
     found = []
     for place, (setting, column) in enumerate(zip(sheet.settings, sheet.columns, strict=True)):
         state, costs = np.asarray(column.state), column.costs
-        pruner, keep, *rest = setting
+        pruner, keep, positions, select = (*setting, COMPACT, QUESTION)[:4]
         found.append(
             Point(
                 pruner,
                 keep,
-                positions=rest[0] if rest else COMPACT,
+                positions=positions,
+                select=select,
                 questions=int((state == ANSWERED).sum()),
                 failed=int((state == FAILED).sum()),
                 quality=overall[place],

@@ -15,7 +15,7 @@ from adafv.quality.markers import MARKERS
 from adafv.quality.metrics import Accepted, accepted, mark, soft_vqa
 from adafv.quality.normalisation import normalise
 
-COMPACT = "compact"  # positions that go without saying
+COMPACT, QUESTION = "compact", "question"  # positions and select that go without saying
 NOT_THERE, FAILED, ANSWERED = 0, 1, 2  # states of a cell
 NO_ANSWER, WRONG_IS_YES, RIGHT_IS_YES, OTHER = range(4)  # kinds of a question: what came with it
 
@@ -55,7 +55,7 @@ class Sheet:
     """Takes questions in the order of the input, and their answers in any order; may be used by several threads.
 
     Args:
-        settings: (pruner, keep) of each column, or (pruner, keep, positions), the unpruned first.
+        settings: (pruner, keep, positions, select) of each column, the unpruned first; the last two may be left out.
         by: a key of the questions' metadata by whose value they are grouped.
         metric: how answers are marked; a rule of `adafv.quality.markers` takes the place of `exact`. With `mmbench`,
             questions with one value of `circular` are one, asked again with its options rotated: right where all are.
@@ -79,7 +79,7 @@ class Sheet:
         self._first: dict[int, int] = {}
         self._turns: dict[int, int] = {}  # rotations that came
         self._open: dict[int, int] = {}
-        self._places = {(*setting, COMPACT)[:3]: place for place, setting in enumerate(settings)}
+        self._places = {(*setting, COMPACT, QUESTION)[:4]: place for place, setting in enumerate(settings)}
         self.lock = threading.Lock()
 
     def question(self, image: int, metadata: Mapping[str, Any]) -> int:
@@ -115,7 +115,8 @@ class Sheet:
     def add(self, number: int, line: Mapping[str, Any]) -> None:
         """Add an answer to question `number`, as the line that is written of it; its setting must be a column's."""
         with self.lock:
-            column = self.columns[self._places[line["pruner"], line["keep"], line.get("positions") or COMPACT]]
+            unsaid = (line.get("positions") or COMPACT, line.get("select") or QUESTION)
+            column = self.columns[self._places[line["pruner"], line["keep"], *unsaid]]
             text, right = line["text"], self._accepted.get(number)
             if line.get("error") is not None or text is None:
                 column.state[number] = FAILED

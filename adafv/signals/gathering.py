@@ -17,7 +17,7 @@ from adafv.signals.similarity import cosines, padded_unit_rows, text_to_image
 def gather_evidence(
     images: Sequence[ImageEncoding],
     texts: Sequence[Tensor],
-    spans: Sequence[tuple[int, int]],
+    spans: Sequence[Sequence[int]],
     seeds: Sequence[int],
     reads: Collection[str],
 ) -> Evidence:
@@ -26,8 +26,8 @@ def gather_evidence(
     Args:
         images: the image of each prompt; the same one may be there more than once.
         texts: (T, D) input embeddings of the text behind each image placeholder.
-        spans: which of these text tokens are the question's own, as in `Prompt.question_span`; all count as such where
-            that leaves none.
+        spans: which of these text tokens are the question's own, as in `Prompt.question_span`, or, of several
+            questions in a row, each one's first and end; all count as such where that leaves none.
         seeds: for pruners that draw.
         reads: of `text`, `tokens`, `features`, `keys`: what the pruner looks at; the rest is left empty.
 
@@ -46,13 +46,14 @@ def gather_evidence(
         image = images[rows[0]]
         visual = padded_unit_rows(image.tokens if "text" in reads else image.tokens[:0])
         for row in rows:
-            text, (first, end) = texts[row], spans[row]
+            text, span = texts[row], spans[row]
             if not len(text):
                 continue
             matched = cosines(text, visual)[:, : image.visual]
             cosine[row, : len(text), : image.visual] = matched
             similarity[row, : len(text), : image.visual] = text_to_image(matched)
-            question[row, slice(first, end) if first < end else slice(len(text))] = True
+            for first, end in zip(span[::2], span[1::2], strict=True):
+                question[row, slice(first, end) if first < end else slice(len(text))] = True
     return Evidence(
         saliency=saliency,
         cosine=cosine,

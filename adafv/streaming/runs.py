@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from adafv.pruners import FLOOR
 from adafv.records import Question
-from adafv.settings import Positions, RunSettings
+from adafv.settings import Positions, RunSettings, Select
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Asked:
 
 def unpruned(run: RunSettings) -> RunSettings:
     """Change settings to keep every visual token, over whatever crops."""
-    return replace(run, keep="all", pruner="none", positions="compact", crop_budget="joint")
+    return replace(run, keep="all", pruner="none", positions="compact", crop_budget="joint", select="question")
 
 
 def blind(run: RunSettings) -> RunSettings:
@@ -34,23 +34,28 @@ def blind(run: RunSettings) -> RunSettings:
 
 
 def grid(
-    run: RunSettings, pruners: Iterable[str], budgets: Iterable[str], positions: Iterable[Positions] = ()
+    run: RunSettings,
+    pruners: Iterable[str],
+    budgets: Iterable[str],
+    positions: Iterable[Positions] = (),
+    selects: Iterable[Select] = (),
 ) -> list[RunSettings]:
-    """List the unpruned run, then every pruner at every budget with all positions, each once.
+    """List the unpruned run, then every pruner at every budget with all positions and every select, each once.
 
     Args:
         run: whatever else is the same for all of them.
         pruners: their names; `none` adds nothing to the unpruned run.
         budgets: as in `RunSettings.keep`; nor does `all`.
-        positions: as in `RunSettings.positions`; those of `run` where there are none.
+        positions, selects: as in `RunSettings`; those of `run` where there are none.
 
     Raises:
         BudgetError, InputError: a value that cannot be used.
     """
-    shares, places = list(budgets), list(positions) or [run.positions]
+    shares, places, selected = list(budgets), list(positions) or [run.positions], list(selects) or [run.select]
     pruned = [
-        replace(run, keep=keep, pruner=pruner, positions=place)
+        replace(run, keep=keep, pruner=pruner, positions=place, select=select)
         for pruner in pruners
+        for select in selected
         for place in places
         for keep in shares
     ]
@@ -58,9 +63,17 @@ def grid(
 
 
 @lru_cache(4096)
-def effective(run: RunSettings, visual: int) -> RunSettings:
-    """Reduce a run to what it does to an image of N visual tokens: runs that would feed the same ones compare equal."""
+def effective(run: RunSettings, visual: int, known: int = 1) -> RunSettings:
+    """Reduce a run to what it does to a question: runs that would feed the same tokens compare equal.
+
+    Args:
+        run: the settings.
+        visual: N, tokens of its image.
+        known: questions that are known about the image.
+    """
     keep = run.pruned_to(visual)
     if keep is None:
         return unpruned(run)
+    if known < 2 or run.by_image:
+        run = replace(run, select="question")
     return run if run.budget.held is not None else replace(run, keep=keep)

@@ -59,7 +59,7 @@ class Scheduler:
         self._model, self._runs = model, list(runs)
         self._cache, self._prefetcher = cache, prefetcher
         self._stats, self._size, self._room = stats, size, room
-        self._together = any(run.by_image for run in self._runs)
+        self._together = any(run.begins_alike for run in self._runs)
         self._cold = set(self._runs) if len(self._runs) > 1 else set()
         self._flights = Flights(prefetcher.tell_news)
         self.suspects: list[Suspect] = []

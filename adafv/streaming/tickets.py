@@ -76,7 +76,7 @@ class Encoded:
         slots: dict[RunSettings, list[int]] = {}
         for slot, run in enumerate(ticket.runs):
             own = run.keeping(ticket.question.keep)
-            first = firsts.setdefault(effective(own, encoding.visual), run)
+            first = firsts.setdefault(effective(own, encoding.visual, len(ticket.question.known)), run)
             slots.setdefault(first, []).append(slot)
         return cls(ticket, ticket.question, ticket.prompt, key, encoding, slots)
 

@@ -95,7 +95,8 @@ def _gathered(content: Mapping[str, Any], says: Sequence[str]) -> Document:
 
 def _setting(point: Mapping[str, Any]) -> str:
     name = "unpruned" if point["pruner"] == "none" else f"{point['pruner']} {point['keep']}"
-    return f"{name} ({point['positions']})" if point.get("positions") else name
+    others = [str(point[key]) for key in ("positions", "select") if point.get(key)]
+    return f"{name} ({', '.join(others)})" if others else name
 
 
 def _between(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:

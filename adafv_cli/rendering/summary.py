@@ -37,8 +37,7 @@ def summary(tally: Tally, counters: Mapping[str, int] | None = None) -> Text:
         _row(text, "visual tokens", kept)
     if tally.unpruned_flops:
         spent = units.part_of(tally.flops, tally.unpruned_flops, units.DECIMAL, "FLOPs unpruned")
-        saved = 1 - tally.flops / tally.unpruned_flops
-        _row(text, "compute", f"{spent}, {saved:.0%} saved")
+        _row(text, "compute", f"{spent}, {units.less(tally.flops, tally.unpruned_flops)}")
     if counters and (counters["images_encoded"] or counters["cache_hits"]):
         encoded = f"{counters['images_encoded']} encoded, {counters['cache_hits']} cache hits"
         _row(text, "images", encoded + stored(counters))

@@ -25,6 +25,12 @@ def digits(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def less(part: float, whole: float) -> str:
+    """Write how much less a part is than the whole, or how much more: `59% saved`, `3% more`."""
+    share = round(100 * (1 - part / whole))
+    return f"{share}% saved" if share >= 0 else f"{-share}% more"
+
+
 def percent(part: float, whole: float) -> str:
     """Write `part` as a percentage of `whole`; 100% where `whole` is 0."""
     share = 100 * part / whole if whole else 100.0

@@ -81,6 +81,7 @@ def write_answer_files(
             found = [one for one in _answers(log) if own.stands_for(one, setting)]
             name = "unpruned" if setting.pruner == "none" else f"{setting.pruner}-{setting.keep}"
             name += "" if setting.positions == "compact" else f"-{setting.positions}"
+            name += "" if setting.select == "question" else f"-{setting.select}"
             lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
             write_bytes(folder / f"{name}.jsonl", lines.encode("utf-8", "surrogatepass"))
             if benchmark is not None and benchmark.submission is not None:

@@ -93,7 +93,7 @@ class DryRun:
             return
         self.estimate.add(planned, line.source)
         if len(self.first) < PROBED:
-            self.first.append(line.question)
+            self.first.append(self._questions.question(line))
 
     def _fail(self, line: Line) -> None:
         self.failed += 1
@@ -112,12 +112,14 @@ class DryRun:
             "keep": self._run.budget.text,
             "at_most": estimate.bound,
             "pruner": self._run.pruner,
+            "select": self._run.select,
             "tokens": {"visual": estimate.visual, "kept": estimate.kept, "text": estimate.text},
             "crops": estimate.crops,
             "flops": {
                 "total": estimate.flops,
                 "unpruned_total": estimate.unpruned_flops,
                 "unpruned_shared_prefix": estimate.shared_unpruned_flops,
+                "by_select": estimate.selects,
             },
             "questions_per_image": round(estimate.questions / max(1, estimate.images), 2),
             "break_even_questions_per_image": estimate.break_even,
@@ -145,9 +147,9 @@ class DryRun:
                 f"{most}{estimate.kept} of {estimate.visual} kept, {saved:.0%} saved; {estimate.crops} crops to encode"
             )
             spent = units.part_of(estimate.flops, estimate.unpruned_flops, units.DECIMAL, "FLOPs unpruned")
-            less = 1 - estimate.flops / estimate.unpruned_flops
+            less = units.less(estimate.flops, estimate.unpruned_flops)
             lengths = f"questions have {LETTERS_PER_TOKEN} letters a token and answers {generated(self._run)} tokens"
-            rows += [row("visual tokens", kept), row("compute", f"{most or 'about '}{spent}, {less:.0%} saved")]
+            rows += [row("visual tokens", kept), row("compute", f"{most or 'about '}{spent}, {less}")]
             rows.append(row("", f"if {lengths}", "dim"))
             rows += _break_even(estimate) if estimate.images < estimate.questions else []
         return Text("\n").join(rows)
@@ -161,7 +163,11 @@ def _break_even(estimate: Estimate) -> list[Text]:
     run = "this run may come to" if estimate.bound else "this run"
     rows = [row("break-even", f"all tokens, each image prefilled once: {shared}, {cheaper} {run}, at {each}")]
     if estimate.break_even is not None:
-        rows.append(row("", f"this run costs less up to {estimate.break_even - 1} questions an image", "dim"))
+        most = estimate.break_even - 1
+        rows.append(row("", f"this run costs less up to {most} question{'s' * (most != 1)} an image", "dim"))
+    if estimate.selects:
+        said = [f"{name} {units.amount(spent, units.DECIMAL, 'FLOPs')}" for name, spent in estimate.selects.items()]
+        rows.append(row("--select", f"{', '.join(said)}{' at most' * ('split' in estimate.selects)}"))
     return rows
 
 

@@ -26,11 +26,13 @@ class Setting(NamedTuple):
     pruner: str
     keep: str
     positions: str = "compact"
+    select: str = "question"
 
     @classmethod
     def of(cls, run: RunSettings) -> Setting:
         """Name the settings of a run."""
-        return cls(run.pruner, run.budget.text, run.named["positions"] or "compact")
+        named = run.named
+        return cls(run.pruner, run.budget.text, named["positions"] or "compact", named["select"] or "question")
 
     def keeping(self, keep: Budget | None) -> Setting:
         """Change the budget to a line's own, where it has one, as `RunSettings.keeping` does."""
@@ -59,7 +61,7 @@ class Keys:
 
     Args:
         repeated_ids: several may share an id as long as their questions differ.
-        settings: and as long as pruner, budget or positions differ: a sweep's.
+        settings: and as long as pruner, budget, positions or select differ: a sweep's.
         positions: of pruned answers that do not say, as older versions wrote them.
     """
 
@@ -78,7 +80,10 @@ class Keys:
     def setting(self, answer: Mapping[str, Any]) -> Setting:
         """Name the settings of an answer as it was read."""
         found = Setting(str(answer.get("pruner")), str(answer.get("keep")))
-        return found if found.pruner == "none" else found._replace(positions=answer.get("positions") or self.positions)
+        if found.pruner == "none":
+            return found
+        positions, select = answer.get("positions") or self.positions, answer.get("select") or found.select
+        return found._replace(positions=positions, select=select)
 
 
 @dataclass

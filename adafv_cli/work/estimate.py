@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from adafv.budget import Budget
-from adafv.settings import RunSettings
+from adafv.pruners import TWO_LISTS
+from adafv.settings import SELECTS, RunSettings
 
 # Lengths cannot be known without the tokenizer and the model, so that they are assumed, and said to be.
 TEMPLATE_BEFORE, TEMPLATE_AFTER = 35, 8
@@ -23,7 +24,8 @@ class Cost:
     """Of one answer: visual tokens, and FLOPs apart from the image's encoding; with `bound` the most it may come to.
 
     `later` and `unpruned_later` are the FLOPs of a further question about the image, with what it shares prefilled;
-    `shares` says whether this run's does share it, and so is compared with an unpruned one that does.
+    `shares` says whether this run's does share it, and so is compared with an unpruned one that does. `selects` are
+    the FLOPs of a further question under each `--select` that there is a choice between.
     """
 
     visual: int
@@ -37,6 +39,7 @@ class Cost:
     unpruned_later: int
     shares: bool
     crops: int
+    selects: Mapping[str, int] = field(default_factory=dict)
 
 
 CostOf = Callable[[int, int, int, Budget | None], Cost]
@@ -48,6 +51,7 @@ class Estimate:
 
     `shared_unpruned_flops` are those of all tokens where an image is prefilled once for all its questions. Against
     that, pruning has `gained` so many FLOPs, were every question the first about its image, and `lost`, were none.
+    `selects` are the FLOPs of all questions under each `--select`.
     """
 
     questions: int = 0
@@ -62,6 +66,7 @@ class Estimate:
     shared_unpruned_flops: int = 0
     gained: int = 0
     lost: int = 0
+    selects: dict[str, int] = field(default_factory=dict)
     _seen: set[int] = field(default_factory=set)
 
     def add(self, cost: Cost, image: str | bytes) -> None:
@@ -82,6 +87,8 @@ class Estimate:
         self.shared_unpruned_flops += encoding + shared_unpruned
         self.gained += cost.unpruned_answering - cost.answering
         self.lost += cost.later - cost.unpruned_later
+        for name, later in cost.selects.items():
+            self.selects[name] = self.selects.get(name, 0) + encoding + (cost.answering if fresh else later)
 
     @property
     def break_even(self) -> int | None:
@@ -98,6 +105,10 @@ def costs_of(config: Any, run: RunSettings) -> CostOf:
     """Make a function of an image's width and height, the tokens of a question and its own budget."""
     from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 
+    divides = run.pruner in TWO_LISTS and not run.each_crop
+    choices = [] if run.by_image else [name for name in SELECTS if name != "split" or divides]
+    others = {name: replace(run, select=name) for name in choices}
+
     @lru_cache(_REMEMBERED)
     def cost(width: int, height: int, text: int, keep: Budget | None) -> Cost:
         image = plan_image(config, height, width)
@@ -105,6 +116,10 @@ def costs_of(config: Any, run: RunSettings) -> CostOf:
         plan, later = (plan_answer(config, image, run.keeping(keep), prompt, later=one) for one in (False, True))
         encoding = plan.flops.vision + plan.flops.projector
         pruned = plan.tokens.kept < plan.tokens.visual
+        under = {
+            name: plan_answer(config, image, one.keeping(keep), prompt, later=True).flops
+            for name, one in others.items()
+        }
         return Cost(
             visual=plan.tokens.visual,
             kept=plan.tokens.kept,
@@ -115,8 +130,9 @@ def costs_of(config: Any, run: RunSettings) -> CostOf:
             unpruned_answering=plan.flops.unpruned_total - encoding,
             later=later.flops.total if pruned else later.flops.unpruned_total,  # a budget may keep all of an image
             unpruned_later=later.flops.unpruned_total,
-            shares=run.by_image or not pruned,
+            shares=run.begins_alike or not pruned,
             crops=plan.tokens.crops,
+            selects={name: flops.total if pruned else flops.unpruned_total for name, flops in under.items()},
         )
 
     return cost

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from adafv.errors import InputError, shown
+from adafv.errors import InputError
+from adafv.records import Question
 from adafv.spreading.places import address_of
 from adafv_cli.exits import UsageError
 from adafv_cli.work.earlier import Keys, Setting, Subject
+from adafv_cli.work.gathered import Gathered
 from adafv_cli.work.lines import Line, content_key_of, id_key, key_of
+from adafv_cli.work.shard import Shard
 from adafv_cli.work.source import Source
 
 _OWN_ID = "give each line an id of its own, or none"
@@ -23,32 +25,6 @@ _STAY = (
     "lines must keep their ids (a line without one has its number), images and budgets: "
     "write to another file with -o, or use --force"
 )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of `count` disjoint parts of the questions, numbered from 1; all questions about an image are in one."""
-
-    index: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str | None) -> Shard:
-        """Read `I/N`.
-
-        Raises:
-            UsageError: not of that form, or I not between 1 and N.
-        """
-        if text is None:
-            return cls()
-        match = re.fullmatch(r"([0-9]{1,18})/([0-9]{1,18})", text.strip())
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"--shard: {shown(text)} is no part of a whole", "give 1/4, 2/4, 3/4 or 4/4")
-        return cls(int(match[1]), int(match[2]))
-
-    def holds(self, line: Line) -> bool:
-        """Tell whether a line belongs to this part: by the image as it is written, so the same everywhere."""
-        return self.count == 1 or line.image_key % self.count == self.index - 1
 
 
 @dataclass
@@ -81,6 +57,7 @@ class Questions:
         done: of answers that there are already: their key to what they are about.
         keys: by what answers are told apart.
         settings: what each line is answered under.
+        gathered: what is known of their images, where questions choose together.
     """
 
     source: Source
@@ -88,6 +65,7 @@ class Questions:
     done: Mapping[int, Subject] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
     settings: Sequence[Setting] = (Setting("", ""),)
+    gathered: Gathered | None = None
     lines: int = 0
     skipped: int = 0
     _seen: set[int] = field(default_factory=set)
@@ -157,6 +135,10 @@ class Questions:
     def asked(self, line: Line) -> list[Setting]:
         """List the settings that a line is answered under: with its own budget, all others come to the same."""
         return list(dict.fromkeys(setting.keeping(line.keep) for setting in self.settings))
+
+    def question(self, line: Line) -> Question:
+        """Make of a line what the library takes."""
+        return line.question if self.gathered is None else self.gathered.question(line)
 
     def key(self, line: Line, setting: Setting) -> int:
         """Make the key of a line's answer."""

@@ -19,6 +19,7 @@ from adafv_cli.writing import write_json
 SUSPECTS = "suspects"  # keys of lines, and how often a server has died while it was at them
 _BEFORE = {
     "crop_budget": "joint",
+    "select": "question",
     "pad": None,
     "protocol": None,
     "benchmark": None,
@@ -108,6 +109,7 @@ def _in_answer(first: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     """Collect the settings that an answer tells, in the words of `settings` where both say the same."""
     served = (first.get("latency_s") or {}).get("server") is not None
     told: dict[str, Any] = {"engine": "server" if served else "transformers"}
+    told["select"] = first.get("select") or "question"
     told |= {name: first[key] for name, key in _IN_LINES.items() if key in first}
     setup = asdict(Setup()) | (first.get("setup") or {})
     told["protocol"] = setup["protocol"]

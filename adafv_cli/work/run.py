@@ -170,7 +170,7 @@ class Run:
             runs = {Setting.of(run).keeping(line.keep): run for run in reversed(self.runs)}
             left = [runs[setting] for setting in self.questions.left(line)]
             if line.failure is None:
-                yield Asked(line.question, tuple(left), self.suspects.strikes(line))
+                yield Asked(self.questions.question(line), tuple(left), self.suspects.strikes(line))
             else:
                 yield [line.refused(model.model_id, run) for run in left]
 

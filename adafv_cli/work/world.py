@@ -11,7 +11,7 @@ from pathlib import Path
 from adafv.errors import shown
 from adafv.settings import LoadSettings
 from adafv_cli.exits import UsageError
-from adafv_cli.work.questions import Shard
+from adafv_cli.work.shard import Shard
 
 _START = 19  # the start time among what follows the name in /proc/PID/stat
 _FIX = "start them with torchrun --nproc-per-node N -m adafv_cli batch ..."
