@@ -24,7 +24,7 @@ from adafv.errors import AdaFVError, ImageError
 from adafv.images import content_key
 from adafv.records import Answer, Failure, Question
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
-from adafv.spent import TokenCounts
+from adafv.spent import Flops, TokenCounts
 from adafv.streaming.answerer import StreamStats
 from adafv.streaming.runs import Asked
 from adafv_cli.app import main
@@ -130,6 +130,7 @@ class FakeAnswers:
             text=self._model.says(item, run), model_id=self._model.model_id,
             image=item.about(_content(item.image)), **run.keeping(item.keep).named,
             tokens=replace(TOKENS, kept=run.keeping(item.keep).budget.tokens(TOKENS.visual)),
+            flops=self._model.spends(run),
         )  # fmt: skip
         if answer.image is None or answer.image.key is None:
             error = Failure("ImageError", f"{item.image} does not exist", "check the path")
@@ -165,6 +166,9 @@ class FakeBatchModel:
 
     def says(self, question: Question, run: RunSettings) -> str:
         return f"re: {question.text}"
+
+    def spends(self, run: RunSettings) -> Flops | None:
+        return ANSWER.flops
 
     def sweep(
         self,

@@ -32,7 +32,8 @@ def point(pruner: str, share: float, value: float, accuracy: bool = True) -> Poi
     change = Change(Part(0.0, 0.0, 0.0), Part(max(0.0, 0.95 - value), 1e-4, 0.0), 0.0, 200, 200.0)
     quality = Quality(marks, None, Interval(value, low, high), change.interval(), change=change)
     tokens = {"visual": 576.0, "kept": round(576 * share)}
-    flops = {"total": 1e12 * (0.2 + 0.8 * share), "unpruned_total": 1e12}
+    # Prompts that share a prefill: each point's own unpruned total is of other prompts than the unpruned point's.
+    flops = {"total": 1e12 * (0.2 + 0.8 * share), "unpruned_total": 3e12 if share < 1 else 1e12}
     keep = "all" if pruner == "none" else f"{share:.0%}"
     return Point(pruner, keep, 200, 0, quality, tokens, flops, None, None, None)
 

@@ -15,6 +15,7 @@ import pytest
 
 from adafv.records import Question
 from adafv.settings import RunSettings
+from adafv.spent import Flops
 from tests.batch_fakes import FakeBatchModel, install, questions
 from tests.cli_fakes import Result, adafv
 
@@ -27,6 +28,14 @@ class Forgetful(FakeBatchModel):
     def says(self, question: Question, run: RunSettings) -> str:
         number = int(str(question.question_id))
         return f"thing {number}" if run.budget.tokens(100) >= 50 or number % 4 else "no idea"
+
+
+class Sharing(Forgetful):
+    """Shares a prefill where nothing is pruned, so that an answer's own unpruned total is another one elsewhere."""
+
+    def spends(self, run: RunSettings) -> Flops:
+        total, unpruned = (2, 2) if run.pruner == "none" else (1, 8)
+        return Flops(0, 0, 0, 0, 0, total * 10**12, unpruned * 10**12)
 
 
 @pytest.fixture
@@ -133,3 +142,16 @@ def test_a_report_of_a_part_says_so(tmp_path: Path, model: FakeBatchModel) -> No
     report = tmp_path / "table.md"
     adafv("sweep", path, "--keep", "50%", "--report", str(report), "--fail-fast", "--batch-size", "1")
     assert "Partial: stopped at the first failure." in report.read_text()
+
+
+def test_flops_are_a_share_of_the_sweep_s_own_unpruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Sharing())
+    monkeypatch.setenv("COLUMNS", "140")
+    done = sweep(tmp_path, "run.md")
+    rows = [line for line in (tmp_path / "run.md").read_text().splitlines() if line.startswith("|")]
+    heads, *cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[:1] + rows[2:5]]
+    assert [row[heads.index("FLOPs")] for row in cells] == ["100%", "50%", "50%"]
+    points = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [point["flops"]["unpruned_total"] for point in points] == [2e12, 8e12, 8e12]  # as answers say
+    shown = adafv("sweep", str(tmp_path / NAME), "--keep", "10%,50%", stdout_tty=True).stdout
+    assert [line.count(" 50% ") for line in shown.splitlines() if " adafv " in line and "%" in line][:2] == [1, 2]

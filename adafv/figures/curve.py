@@ -136,13 +136,14 @@ class _Curve:
         self._shares(ticks)
 
     def _shares(self, ticks: Sequence[float]) -> None:
-        """Write on top the FLOPs that go with the tokens."""
+        """Write on top the FLOPs that go with the tokens, as a share of the sweep's own unpruned."""
+        whole = self.whole.flops["total"] if self.whole and self.whole.flops else None
         every = [point for line in self.lines.values() for point in line] + ([self.whole] if self.whole else [])
         top = self.axes.secondary_xaxis("top")
         labels = []
         for tick in ticks:
-            here = [point.flops for point in every if _kept(point) == tick and point.flops]
-            shares = [100 * flops["total"] / flops["unpruned_total"] for flops in here]
+            here = [point.flops["total"] for point in every if _kept(point) == tick and point.flops]
+            shares = [100 * total / whole for total in here] if whole else []
             labels.append(f"{sum(shares) / len(shares):.0f}" if shares else "")
         top.set_xticks(ticks, labels)
         top.set_xticks([], minor=True)

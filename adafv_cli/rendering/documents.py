@@ -61,7 +61,8 @@ def document(kind: str, content: Mapping[str, Any], says: Sequence[str], figure:
 
 
 def _gathered(content: Mapping[str, Any], says: Sequence[str]) -> Document:
-    points: list[Mapping[str, Any]] = content["points"]
+    whole = next((point["flops"] for point in content["points"] if point["pruner"] == "none"), None)
+    points: list[Mapping[str, Any]] = [point | {"unpruned_flops": whole} for point in content["points"]]
     columns = {head: [cell(point) for point in points] for head, cell in _COLUMNS.items()}
     for name in dict.fromkeys(name for point in points for name in point.get("scores") or {}):
         columns[name] = [_score(name, (point.get("scores") or {}).get(name)) for point in points]
@@ -125,8 +126,9 @@ def _kept(point: Mapping[str, Any]) -> str:
 
 
 def _flops(point: Mapping[str, Any]) -> str:
-    flops = point["flops"]
-    return percent(flops["total"], flops["unpruned_total"]) if flops else ""
+    """Write a share of the sweep's own unpruned, whose prompts may share a prefill."""
+    flops, whole = point["flops"], point["unpruned_flops"]
+    return percent(flops["total"], whole["total"]) if flops and whole else ""
 
 
 def _difference(point: Mapping[str, Any]) -> str:

@@ -183,7 +183,9 @@ def _columns(points: Sequence[Point], wide: bool, within: str) -> dict[str, list
     if against:
         columns[against] = [difference(quality.against, wide, within) for quality in qualities]
     titles = ("tokens", "FLOPs", "TTFT ms", "q/s", "KV MiB")
-    return columns | dict(zip(titles, map(list, zip(*map(_costs, points), strict=True)), strict=True))
+    return columns | dict(
+        zip(titles, map(list, zip(*(_costs(point, points[0]) for point in points), strict=True)), strict=True)
+    )
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:
@@ -215,12 +217,13 @@ def _empty() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
 
 
-def _costs(point: Point) -> list[str]:
+def _costs(point: Point, first: Point) -> list[str]:
+    """Write what a setting took; FLOPs as a share of the sweep's own unpruned, whose prompts may share a prefill."""
     if not (point.tokens and point.flops and point.latency_s and point.memory_bytes):
         return [""] * 5
     return [
         units.digits(point.tokens["kept"]) if point.tokens["kept"] % 1 else f"{point.tokens['kept']:.0f}",
-        units.percent(point.flops["total"], point.flops["unpruned_total"]),
+        units.percent(point.flops["total"], first.flops["total"]) if first.is_unpruned and first.flops else "",
         units.digits(1000 * point.latency_s["ttft"]) if "ttft" in point.latency_s else "",
         "" if point.questions_per_s is None else units.digits(point.questions_per_s),
         units.digits(point.memory_bytes["kv_cache"] / 2**20),
