@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -149,7 +149,7 @@ class _Job:
         world, shard = World.of(os.environ), Shard.parse(flags.shard)
         launch = Launch(world, flags.file, resume=flags.resume, force=flags.force, keys=keys, recorded=self._recorded)
         launch.check(lines.file, flags.report)
-        order = partial(_in_order, Questions(lines, shard, {}, keys, [setting]))
+        order = Questions(lines, shard, {}, keys, [setting]).in_order
         with launch:
             with ExitStack() as stack:
                 alone = partial(flags.log, stack, keys, self._recorded, streams)
@@ -221,14 +221,6 @@ class _Job:
                 streams.say(row("time", f"about {units.duration(dry.probe.guess_s)}: {took}"))
         streams.record(dry.to_json())
         return code
-
-
-def _in_order(questions: Questions) -> Iterator[int]:
-    """Give the keys of an input's lines; none of a pipe's, which is read once."""
-    if questions.source.file is None:
-        return iter(())
-    questions.census()
-    return (questions.key(line, setting) for line in questions.ours() for setting in questions.settings)
 
 
 def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:

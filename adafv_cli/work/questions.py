@@ -128,6 +128,13 @@ class Questions:
                 self.skipped += not self.left(line)
                 yield line
 
+    def in_order(self) -> Iterator[int]:
+        """Give the keys of the lines' answers, once all were looked through; none of a pipe's, which is read once."""
+        if self.source.file is None:
+            return iter(())
+        self.census()
+        return (self.key(line, setting) for line in self.ours() for setting in self.settings)
+
     def left(self, line: Line) -> list[Setting]:
         """List the settings under which a line is not answered yet."""
         return [setting for setting in self.asked(line) if self.key(line, setting) not in self.done or not line.has_id]
