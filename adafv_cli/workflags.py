@@ -49,7 +49,8 @@ class WorkFlags:
     """What is read, how it is worked through, and where the answers go."""
 
     output: Annotated[
-        str | None, batch_flag("-o", "--output", metavar="FILE", help="Append answers to FILE, not to stdout.")
+        str | None,
+        batch_flag("-o", "--output", metavar="FILE", help="Append answers to FILE (or an address), not to stdout."),
     ] = None
     resume: Annotated[
         bool, batch_flag("--resume", help="Go on with FILE: skip what is answered, redo what failed.")

@@ -17,7 +17,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms
 KILLER = """import os, sys
 sys.addaudithook(lambda name, args: name == "open" and "poison.png" in str(args[0]) and os.kill(os.getpid(), 9))
 """
+Kill = Callable[[subprocess.Popen[bytes]], None]
 
 
 def said(path: Path) -> dict[Any, dict[str, Any]]:
@@ -79,6 +82,65 @@ def half_way(process: subprocess.Popen[bytes], out: Path, lines: int) -> None:
         time.sleep(0.05)
 
 
+@dataclass
+class Drills:
+    """Batches on a cluster of two raylets, each against what one process has written."""
+
+    folder: Path
+    lines: int
+    address: str
+    raylets: list[int]
+    wanted: dict[Any, dict[str, Any]]
+
+    def drill(self, name: str, source: Path, kill: Kill | None, expected: int, *, again: bool = False) -> None:
+        """Run a batch, have something killed half-way, perhaps go on, and compare; raises `SystemExit`."""
+        out = self.folder / "out.jsonl"
+        for path in (out, out.with_name("out.jsonl.settings.json")):
+            path.unlink(missing_ok=True)
+        spread = ("--engine", "ray", "--address", self.address, "--actors", "2")
+        began, process = time.monotonic(), batch(source, out, *spread)
+        if kill is not None:
+            half_way(process, out, self.lines // 4)
+            kill(process)
+        code = process.wait()
+        if again:
+            code = batch(source, out, *spread, "--resume").wait()
+        found = said(out)
+        poison = found.pop("poison", None)
+        same = found == self.wanted and list(found) == list(self.wanted)
+        error = None if poison is None else poison["error"]["type"]
+        took = f"{time.monotonic() - began:.0f} s"
+        print(f"{name}: exit {code}, {len(found)} answers, each id once, {'equal' if same else 'DIFFERENT'}"
+              f"{f', the poison {error}' if error else ''}, {took}", flush=True)  # fmt: skip
+        if not same or code != expected or error != ("PoisonError" if source.name == "poisoned.jsonl" else None):
+            raise SystemExit(1)
+
+    def actor(self, process: subprocess.Popen[bytes]) -> None:
+        os.kill((children(self.raylets[0]) or children(self.raylets[1]))[0], signal.SIGKILL)
+
+    def raylet(self, process: subprocess.Popen[bytes]) -> None:
+        os.kill(self.raylets[1], signal.SIGKILL)
+
+
+@contextmanager
+def two_raylets(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """The address of a cluster whose processes know what kills them, and its raylets."""
+    (folder / "hook").mkdir()
+    (folder / "hook" / "sitecustomize.py").write_text(KILLER)
+    os.environ["PYTHONPATH"] = f"{folder / 'hook'}:{ROOT}"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"} | PATIENT
+    from ray.cluster_utils import Cluster
+
+    store = 100 * 2**20
+    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": store}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        node = cluster.add_node(num_cpus=1, object_store_memory=store)
+        yield cluster.address, [one.all_processes["raylet"][0].process.pid for one in (cluster.head_node, node)]
+    finally:
+        cluster.shutdown()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -87,62 +149,16 @@ def main() -> None:
     shutil.rmtree(chosen.folder, ignore_errors=True)
     chosen.folder.mkdir(parents=True)
     path, poisoned = written(chosen.folder, chosen.lines)
-    (chosen.folder / "hook").mkdir()
-    (chosen.folder / "hook" / "sitecustomize.py").write_text(KILLER)
-    alone, out = chosen.folder / "alone.jsonl", chosen.folder / "out.jsonl"
+    alone = chosen.folder / "alone.jsonl"
     if batch(path, alone).wait():
         raise SystemExit("one process alone does not answer")
-    wanted = said(alone)
-
-    os.environ["PYTHONPATH"] = f"{chosen.folder / 'hook'}:{ROOT}"
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"} | PATIENT
-    from ray.cluster_utils import Cluster
-
-    store = 100 * 2**20
-    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": store}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    node = cluster.add_node(num_cpus=1, object_store_memory=store)
-    raylets = [one.all_processes["raylet"][0].process.pid for one in (cluster.head_node, node)]
-    spread = ("--engine", "ray", "--address", cluster.address, "--actors", "2")
-
-    def drill(name: str, source: Path, kill: Callable[[subprocess.Popen[bytes]], None] | None, expected: int) -> None:
-        out.unlink(missing_ok=True)
-        out.with_name("out.jsonl.settings.json").unlink(missing_ok=True)
-        began, process = time.monotonic(), batch(source, out, *spread)
-        if kill is not None:
-            half_way(process, out, chosen.lines // 4)
-            kill(process)
-        code = process.wait()
-        if kill is driver:
-            code = batch(source, out, *spread, "--resume").wait()
-        found = said(out)
-        poison = found.pop("poison", None)
-        same = found == wanted and list(found) == list(wanted)
-        error = None if poison is None else poison["error"]["type"]
-        passed = same and code == expected and (source is not poisoned or error == "PoisonError")
-        took = f"{time.monotonic() - began:.0f} s"
-        print(f"{name}: exit {code}, {len(found)} answers, each id once, {'equal' if same else 'DIFFERENT'}"
-              f"{f', the poison {error}' if error else ''}, {took}", flush=True)  # fmt: skip
-        if not passed:
-            raise SystemExit(1)
-
-    def actor(process: subprocess.Popen[bytes]) -> None:
-        os.kill((children(raylets[0]) or children(raylets[1]))[0], signal.SIGKILL)
-
-    def driver(process: subprocess.Popen[bytes]) -> None:
-        process.kill()
-
-    def raylet(process: subprocess.Popen[bytes]) -> None:
-        os.kill(raylets[1], signal.SIGKILL)
-
-    try:
-        drill("left alone", path, None, 0)
-        drill("a poison line", poisoned, None, 1)
-        drill("kill -9 of an actor", path, actor, 0)
-        drill("kill -9 of the command, --resume", path, driver, 0)
-        drill("kill -9 of a raylet", path, raylet, 0)
-    finally:
-        cluster.shutdown()
+    with two_raylets(chosen.folder) as (address, raylets):
+        drills = Drills(chosen.folder, chosen.lines, address, raylets, said(alone))
+        drills.drill("left alone", path, None, 0)
+        drills.drill("a poison line", poisoned, None, 1)
+        drills.drill("kill -9 of an actor", path, drills.actor, 0)
+        drills.drill("kill -9 of the command, --resume", path, subprocess.Popen.kill, 0, again=True)
+        drills.drill("kill -9 of a raylet", path, drills.raylet, 0)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batch(folder: Path, llava_folder: Path) -> Any:
     """Run `adafv batch` in this process, and give its lines as they can be compared."""
 
-    def run(name: str, *more: str, part: bool = False) -> list[dict[str, Any]]:
+    def run(name: str, *more: str, part: bool = False, source: str = "in.jsonl") -> list[dict[str, Any]]:
         out = folder / f"{name}.jsonl"
         args = ["-m", str(llava_folder), "--dtype", "float32", "--max-new-tokens", "6", "-o", str(out), "-q"]
-        done = run_adafv("batch", str(folder / "in.jsonl"), *args, *more)
+        done = run_adafv("batch", str(folder / source), *args, *more)
         assert done.code == (0 if part else 1), done.stderr
         return [] if part else comparable(out)
 
@@ -92,13 +92,16 @@ def test_two_ranks(batch: Any, alone: list[dict[str, Any]], folder: Path, monkey
     assert found == alone
 
 
-def test_a_server(batch: Any, alone: list[dict[str, Any]], llava_folder: Path) -> None:
+@pytest.fixture(scope="module")
+def server(llava_folder: Path) -> Iterator[Completions]:
     served = adafv.load(str(llava_folder), dtype="float32", device_map="cpu")
-    server = Completions(served.pipeline.model)
-    try:
-        assert batch("served", "--server", server.url) == alone
-    finally:
-        server.die()
+    found = Completions(served.pipeline.model)
+    yield found
+    found.die()
+
+
+def test_a_server(batch: Any, alone: list[dict[str, Any]], server: Completions) -> None:
+    assert batch("served", "--server", server.url) == alone
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +127,21 @@ def test_a_ray_cluster(batch: Any, alone: list[dict[str, Any]], cluster: str) ->
     found = batch("spread", "--engine", "ray", "--address", cluster, "--actors", "2")
     assert found == alone
     assert not sys.modules["ray"].is_initialized()
+
+
+def test_a_cluster_that_shares_a_server_and_gets_images_from_a_table(
+    batch: Any, alone: list[dict[str, Any]], cluster: str, server: Completions, folder: Path
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [json.loads(line) for line in (folder / "in.jsonl").read_text().splitlines()]
+    for row in rows:
+        path = folder / row["image"]
+        row["image"] = {"bytes": path.read_bytes() if path.exists() else None, "path": row["image"]}
+        row.setdefault("keep", None)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "in.parquet")
+    before = len(server.asked)
+    spread = ("--engine", "ray", "--address", cluster, "--actors", "1", "--server", server.url)
+    assert batch("shared", *spread, source="in.parquet") == alone
+    assert len(server.asked) == before + LINES - 1  # all but the one without an image

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -445,6 +446,18 @@ def test_no_cluster_at_an_address_is_said_at_once(tmp_path: Path, ray: FakeRay, 
     assert (
         refused.code == 3 and "no Ray cluster at 127.0.0.1:1" in refused.stderr and "ray start --head" in refused.stderr
     )
+
+
+def test_a_cluster_that_left_its_address_behind_is_said_at_once(
+    tmp_path: Path, ray: FakeRay, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = types.ModuleType("ray._private.services")
+    services.get_ray_address_from_environment = lambda *args: "127.0.0.1:1"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, services.__name__, services)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    questions(tmp_path, asking(1))
+    refused = batch(tmp_path)
+    assert refused.code == 3 and "no Ray cluster at 127.0.0.1:1" in refused.stderr and "`ray stop`" in refused.stderr
 
 
 @pytest.mark.parametrize(

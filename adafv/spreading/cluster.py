@@ -133,12 +133,12 @@ def _connected(address: str | None) -> tuple[Any, bool]:
     """
     if find_spec("ray") is None:
         raise InputError("engine: ray is not installed", "pip install 'adafv[ray]'")
+    _reach(address)
     import ray
-
-    _reach(_chosen(address))
 
     if ray.is_initialized():
         return ray, False
+    _reach(_chosen(address))
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (Exception, SystemExit) as error:  # Ray ends the process of who waits too long for a head

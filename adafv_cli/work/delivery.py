@@ -159,7 +159,7 @@ class AddressDelivery(Delivery):
     def _let_go(self) -> None:
         """Leave in the work folder what is found nowhere else, and nothing otherwise."""
         if not self._left:
-            shutil.rmtree(self._path.parent)
+            shutil.rmtree(self._path.parent, ignore_errors=True)
         os.close(self._lock)
 
     def _check_nothing_there(self) -> None:
