@@ -147,6 +147,7 @@ class FakeBatchModel:
     step_s: float = 0.0
     noise: str = ""
     notes: tuple[str, ...] = ()
+    dtype: str = "float32"
     context: int | None = 4096
     asked: list[Question] = field(default_factory=list)
     runs: list[tuple[RunSettings, BatchSettings]] = field(default_factory=list)
@@ -156,7 +157,7 @@ class FakeBatchModel:
         pass
 
     def describe(self, run: RunSettings | None = None) -> dict[str, object]:
-        return {"model": self.model_id, "devices": "cpu", "dtype": "float32"}
+        return {"model": self.model_id, "devices": "cpu", "dtype": self.dtype}
 
     def failed(self, question: Question, run: RunSettings, error: AdaFVError) -> Answer:
         failure = Failure(type(error).__name__, error.what, error.fix)

@@ -158,7 +158,7 @@ def test_answers_that_are_there_twice_become_one(tmp_path: Path, model: FakeBatc
         (("--temperature", "0.5"), "temperature: 0.0 in the file, 0.5 asked"),
         (("--seed", "2"), "seed: 0 in the file, 2 asked"),
         (("--system", "be brief"), "system: None in the file, be brief asked"),
-        (("--dtype", "float16"), "dtype: auto in the file, float16 asked"),
+        (("--dtype", "float16"), "dtype: float32 in the file, float16 asked"),
     ],
 )
 def test_other_settings_are_refused(
@@ -171,6 +171,24 @@ def test_other_settings_are_refused(
     assert (done.code, model.loaded) == (2, [])
     assert part in done.stderr
     assert out.read_bytes() == before
+
+
+def test_what_dtype_auto_came_to_is_recorded_and_compared(tmp_path: Path, model: FakeBatchModel, out: Path) -> None:
+    """As on another machine, where the same flags come to something else."""
+    settings = out.with_name(out.name + ".settings.json")
+    adafv("batch", questions(tmp_path, asking(1)), "-o", str(out))
+    assert json.loads(settings.read_text())["dtype"] == "float32"
+    path, before, model.dtype = questions(tmp_path, asking(1), asking(2)), out.read_bytes(), "bfloat16"
+    done = again(path, out)
+    assert (done.code, out.read_bytes()) == (2, before)
+    assert "(dtype: float32 in the file, bfloat16 here)" in done.stderr and "--dtype float32" in done.stderr
+    model.dtype = "float32"
+    assert again(path, out, "--dtype", "float32").code == 0 and ids(out) == [1, 2]
+    older = json.loads(settings.read_text()) | {"dtype": "auto"}
+    settings.write_text(json.dumps(older))
+    model.dtype = "bfloat16"
+    assert again(questions(tmp_path, *map(asking, range(1, 4))), out).code == 0 and ids(out) == [1, 2, 3]
+    assert json.loads(settings.read_text())["dtype"] == "bfloat16"
 
 
 def test_settings_are_compared_with_the_lines_when_their_file_is_gone(

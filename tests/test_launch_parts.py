@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,33 @@ def test_a_model_that_does_not_load_costs_a_launch_nothing(
     monkeypatch.setitem(sys.modules, "adafv.engine", engine_with(load))
     assert batch(tmp_path, how).code == 3
     assert beside(tmp_path) == before
+
+
+def test_processes_that_dtype_auto_means_different_things_to_do_not_mix(
+    tmp_path: Path, fake: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_a_launch(tmp_path)
+    before, fake.dtype = beside(tmp_path), "bfloat16"
+    refused = batch(tmp_path, "--resume")
+    assert refused.code == 2 and "(dtype: float32 in the file, bfloat16 here)" in refused.stderr
+    merged = beside(tmp_path)
+    assert merged["out.jsonl"] == before["out.jsonl.part-1-of-2"]
+    assert json.loads(merged["out.jsonl.settings.json"])["dtype"] == "float32"
+    for path in tmp_path.glob("out.jsonl*"):
+        path.unlink()
+    as_first(monkeypatch)
+    ours, parent = World.of(os.environ).launch, os.getppid()
+    part = tmp_path / "out.jsonl.part-1-of-2"
+    for launch, said in (
+        ("another", "the launcher is gone"),
+        (ours, f"{part.name} was made with other settings (dtype:"),
+    ):
+        part.write_bytes(before[part.name])
+        settings = json.loads(before[f"{part.name}.settings.json"]) | {"launch": launch}
+        part.with_name(f"{part.name}.settings.json").write_text(json.dumps(settings))
+        with monkeypatch.context() as gone:
+            gone.setattr(os, "getppid", chain([parent], count()).__next__)  # or it would wait for the other process
+            assert said in batch(tmp_path, "--force").stderr
 
 
 def test_a_later_launch_under_the_same_number_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:

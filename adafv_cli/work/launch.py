@@ -15,7 +15,7 @@ from adafv_cli.files import written_into
 from adafv_cli.work.earlier import Found, Keys
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.parts import LAUNCH, Parts
-from adafv_cli.work.recorded import SUSPECTS
+from adafv_cli.work.recorded import AUTO, SUSPECTS, check_dtype, dtypes_in
 from adafv_cli.work.world import World
 
 _ENDED = (Exit.OK, Exit.SOME_FAILED, Exit.BUG)
@@ -102,8 +102,16 @@ class Launch:
         if self.world.size == 1 and self._resume and self._out is not None and self._parts.traces():
             self._parts.found(self._keys, self._recorded)
             with Log(self._out, resume=True, keys=self._keys) as log:
-                log.begin(self._stamped | self._remembered())
+                known = next(iter(dtypes_in(self._all)), self._recorded.get("dtype", AUTO))
+                check_dtype(self._all, known)
+                log.begin(self._stamped | self._remembered() | {"dtype": known})
                 self._parts.merge(log, self._keys, order())
+
+    @property
+    def _all(self) -> list[Path]:
+        """The output and all parts of it that there are."""
+        beside = [] if self._parts is None else self._parts.there()
+        return [*(path for path in (self._out,) if path is not None and path.exists()), *beside]
 
     def _open(self, stack: ExitStack) -> tuple[Log, Found]:
         if self._parts is None or self._out is None:
@@ -122,8 +130,18 @@ class Launch:
         own.suspects = self._parts.suspects() if self._resume else {}
         return own, found
 
-    def begin(self) -> None:
-        """Make the whole output ready, as the first process, once: the model has loaded, or nothing was to be done."""
+    def begin(self, dtype: str | None = None) -> None:
+        """Make the whole output ready, as the first process, once: the model has loaded, or nothing was to be done.
+
+        Args:
+            dtype: of the weights, where they are loaded.
+
+        Raises:
+            UsageError: other processes, or an earlier launch, answered with another one.
+        """
+        if self._parts is not None and self.world.size > 1 and dtype is not None:
+            self._stamped["dtype"] = dtype
+            check_dtype(self._all if self._resume else self._parts.there(ours=True), dtype)
         if self._whole is None or self._parts is None or self._begun:
             return
         self._begun = True

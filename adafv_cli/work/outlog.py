@@ -24,7 +24,15 @@ from adafv_cli.files import status, written_into
 from adafv_cli.work.earlier import Found, Keys, copy_good, read
 from adafv_cli.work.lines import encoded
 from adafv_cli.work.locking import CLOSED, lock, opened, opened_stream
-from adafv_cli.work.recorded import changes, check_settings, compacting_path, record, settings_path, suspects_in
+from adafv_cli.work.recorded import (
+    changes,
+    check_dtype,
+    check_settings,
+    compacting_path,
+    record,
+    settings_path,
+    suspects_in,
+)
 
 
 class Log:
@@ -83,6 +91,11 @@ class Log:
         if changed:
             what = f"-o: {self.path.name} was made with other settings ({'; '.join(changed)})"
             raise UsageError(what, "use the same, or write to another file; --force replaces this one")
+
+    def check_dtype(self, dtype: str) -> None:
+        """Compare the type of the weights, now that they are loaded; raises as `check`."""
+        if self.found.first is not None:
+            check_dtype([self.path], dtype)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Make the file ready for appending, and record the settings; from now on it is changed."""

@@ -41,9 +41,9 @@ class Parts:
         """The part that this process appends to."""
         return self._of(self._world.rank)
 
-    def there(self) -> list[Path]:
-        """List the parts that there are, of this launch or of an earlier one, perhaps of other processes."""
-        return [part for part in self.traces() if part.exists()]
+    def there(self, *, ours: bool = False) -> list[Path]:
+        """List the parts that there are, of this launch alone (`ours`), or also of an earlier one."""
+        return [part for part in self.traces() if part.exists() and (not ours or self._is_of_this_launch(part))]
 
     def traces(self) -> list[Path]:
         """List the parts that there are or that something is left of, as where a share was empty."""

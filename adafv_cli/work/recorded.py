@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from adafv_cli.exits import UsageError
 from adafv_cli.files import status, written_into
 from adafv_cli.writing import write_json
 
+AUTO = "auto"  # as which older versions recorded a dtype; now it is what that came to
 SUSPECTS = "suspects"  # keys of lines, and how often a server has died while it was at them
 _BEFORE = {
     "crop_budget": "joint",
@@ -94,15 +95,33 @@ def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -
     Args:
         path: of the recorded settings; when they are gone, the answers still have the most important.
         first: an answer of the log.
-        settings: of this run.
+        settings: of this run; what `--dtype auto` comes to is compared by `check_dtype`, once that is known.
     """
     left = settings_in(path)
     recorded = _in_answer(first, settings) | (_BEFORE | left if left else {})
     return [
         f"{name}: {recorded[name]} in the file, {value} asked"
         for name, value in settings.items()
-        if name in recorded and recorded[name] != value
+        if name in recorded and recorded[name] != value and (name, value) != ("dtype", AUTO)
     ]
+
+
+def dtypes_in(paths: Iterable[Path]) -> dict[str, Path]:
+    """Find the types of weights that logs were made with, where their settings tell."""
+    found = {settings_in(settings_path(path)).get("dtype"): path for path in paths}
+    return {str(dtype): path for dtype, path in found.items() if dtype not in (None, AUTO)}
+
+
+def check_dtype(paths: Iterable[Path], dtype: str) -> None:
+    """Compare what `--dtype auto` has come to with what logs were made with, perhaps on another machine.
+
+    Raises:
+        UsageError: they differ.
+    """
+    for found, path in dtypes_in(paths).items():
+        if found != dtype:
+            what = f"-o: {path.name} was made with other settings (dtype: {found} in the file, {dtype} here)"
+            raise UsageError(what, f"use --dtype {found}, or write to another file; --force replaces this one")
 
 
 def _in_answer(first: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,13 +51,13 @@ class Run:
         questions: the lines to answer, under the same settings.
         census: of the input, unless it is a pipe.
         log: where answers go, if into a file.
-        recorded: the settings that a resumed run has to repeat.
+        recorded: the settings that a resumed run has to repeat; `dtype` becomes what it has come to.
         results: what becomes of the answers.
         report: file for the report, if one was asked for.
         chosen: other settings by name, to be shown.
         fail_fast: stop at the first line that fails.
         processes: that a launcher started to do this, this one among them.
-        began: called when the model has loaded and the log is begun.
+        began: called with the type of the weights when the model has loaded and the log is begun.
     """
 
     streams: Streams
@@ -73,7 +73,7 @@ class Run:
     chosen: dict[str, Any]
     fail_fast: bool
     processes: int = 1
-    began: Callable[[], None] = lambda: None
+    began: Callable[[str], None] = lambda dtype: None
     tally: Tally = field(init=False)
     interrupts: Interrupts = field(init=False)
     model: Model | Cluster | None = field(init=False, default=None)
@@ -100,9 +100,12 @@ class Run:
         with self.streams.library_noise(), self.opened() as model:
             self.model, self.told = model, model.notes
             introduce(self.streams, model, self.runs[0], first, self.chosen)
+            dtype = str(model.describe()["dtype"])
+            self.recorded["dtype"] = dtype
             if self.log is not None:
+                self.log.check_dtype(dtype)
                 self.log.begin(self.suspects.beside(self.recorded))
-            self.began()
+            self.began(dtype)
             self.tally = Tally()  # its time counts from here
             try:
                 outcome = self._answer(model, chain([first], lines))
