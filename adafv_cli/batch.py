@@ -190,8 +190,8 @@ class _Job:
             began=partial(self._began, launch),
         )
 
-    def _began(self, launch: Launch) -> None:
-        launch.begin()
+    def _began(self, launch: Launch, dtype: str) -> None:
+        launch.begin(dtype)
         self.delivery.begin()
 
     @property

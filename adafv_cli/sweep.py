@@ -214,7 +214,7 @@ def sweep(
             report=RunReport(flags.report, settings) if flags.report else None,
             chosen=own | asdict(flags),
             fail_fast=flags.fail_fast,
-            began=delivery.begin,
+            began=lambda _: delivery.begin(),
         )
         code = job.go()
         delivery.end(code)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from adafv.errors import DeviceError
+from adafv_cli.work import parts
 from adafv_cli.work.earlier import Keys
 from adafv_cli.work.lines import id_key
 from adafv_cli.work.outlog import Log
@@ -70,6 +72,11 @@ def as_first(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+def launcher_ends(patch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for another process finds its own parent gone."""
+    patch.setattr(parts, "os", SimpleNamespace(getppid=count().__next__))
+
+
 def test_a_second_launch_cuts_no_part_of_one_that_runs(
     tmp_path: Path, fake: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +86,7 @@ def test_a_second_launch_cuts_no_part_of_one_that_runs(
     monkeypatch.setenv("RANK", "1")
     before = beside(tmp_path)
     with monkeypatch.context() as gone:
-        gone.setattr(os, "getppid", iter([1, 1, 2]).__next__)  # its launcher ends it, for its first process was refused
+        launcher_ends(gone)  # for its first process was refused
         refused = batch(tmp_path, "--force")
     assert "the launcher is gone, and the first process has not begun" in refused.stderr
     assert beside(tmp_path) == before
@@ -137,7 +144,7 @@ def test_processes_that_dtype_auto_means_different_things_to_do_not_mix(
     for path in tmp_path.glob("out.jsonl*"):
         path.unlink()
     as_first(monkeypatch)
-    ours, parent = World.of(os.environ).launch, os.getppid()
+    ours = World.of(os.environ).launch
     part = tmp_path / "out.jsonl.part-1-of-2"
     for launch, said in (
         ("another", "the launcher is gone"),
@@ -147,7 +154,7 @@ def test_processes_that_dtype_auto_means_different_things_to_do_not_mix(
         settings = json.loads(before[f"{part.name}.settings.json"]) | {"launch": launch}
         part.with_name(f"{part.name}.settings.json").write_text(json.dumps(settings))
         with monkeypatch.context() as gone:
-            gone.setattr(os, "getppid", chain([parent], count()).__next__)  # or it would wait for the other process
+            launcher_ends(gone)  # or it would wait for the other process
             assert said in batch(tmp_path, "--force").stderr
 
 
@@ -178,9 +185,9 @@ def test_markers_without_a_part_go_too_and_satisfy_nobody(tmp_path: Path, fake: 
 def test_a_part_that_is_removed_meanwhile_is_none(
     tmp_path: Path, fake: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = Parts(tmp_path / "out.jsonl", World(1, 2, "a"))
-    monkeypatch.setattr(parts, "there", lambda: [tmp_path / "out.jsonl.part-0-of-2"])
-    parts.check(resume=False, force=False)
+    left = Parts(tmp_path / "out.jsonl", World(1, 2, "a"))
+    monkeypatch.setattr(left, "there", lambda: [tmp_path / "out.jsonl.part-0-of-2"])
+    left.check(resume=False, force=False)
 
 
 def test_merging_unites_the_lines_that_a_server_died_at(tmp_path: Path, fake: FakeBatchModel) -> None:
