@@ -28,6 +28,9 @@ from adafv.request import EncodingCost, Request
 from adafv.settings import RunSettings
 from adafv.setup import Setup
 from adafv.spent import Latency
+from adafv.tiled import Tiled
+from adafv.tiles import ALL
+from adafv.tiling import Tiling, skips
 from adafv.timing import Stopwatch
 
 _REMEMBERED = 128  # images whose questions are not rendered again
@@ -97,8 +100,16 @@ class Answering:
         """Tell how questions are asked, where that is not the default; raises as `check`."""
         crops = "each" if run.each_crop else "joint"
         padded = self.pipeline.stages.padded(run.pad, run.protocol)
-        found = Setup(run.protocol, padded, system_name(self._system(run)), crops)
+        tiles = str(run.tiles) if skips(self.pipeline, [run]) else ALL
+        found = Setup(run.protocol, padded, system_name(self._system(run)), crops, tiles)
         return None if found == Setup() else found
+
+    def notes_on(self, run: RunSettings) -> tuple[str, ...]:
+        """List what of some settings has no effect with this checkpoint, a sentence each."""
+        if run.tiles == ALL or skips(self.pipeline, [run]):
+            return ()
+        why = "images are one crop" if self.pipeline.stages.pads else "tiles are interpolated, all together"
+        return (f"--tiles {run.tiles} has no effect: this checkpoint's {why}",)
 
     def vision_fingerprint(self) -> str:
         """Digest all that an image's encoding depends on but the image; raises `DeviceError` for offloaded weights."""
@@ -124,6 +135,7 @@ class Answering:
         """Hand a batch of requests to the decoder; raises as `run`, but for what goes wrong in decoding one of them."""
         watch = Stopwatch(self.pipeline.devices)
         watch.add("vision", sum(request.cost.vision_s for request in requests if request.cost is not None))
+        watch.add("score", sum(request.looked_s or 0.0 for request in requests))
         requests = requests if run.select == "question" else [self._informed(request, run) for request in requests]
         begun = self.pipeline.begin(requests, run, watch)
         longest = 0 if self.is_served else max(len(decoded.result().ids) for _, decoded in begun)
@@ -158,6 +170,34 @@ class Answering:
             with suppress(InputError):
                 found.append(self._prompter.prompt(text, system))
         return tuple(found)
+
+    def requests(
+        self, source: Any, asked: Sequence[tuple[Question, Prompt]], run: RunSettings, key: str | None = None
+    ) -> list[Request]:
+        """Open one image and encode what questions about it want to see; the first that does is charged.
+
+        Args:
+            source: the image.
+            asked: questions and their prompts.
+            run: how they are asked.
+            key: the image's content key.
+
+        Raises:
+            ImageError, OutOfMemoryError: it cannot be.
+        """
+        if not skips(self.pipeline, [run]):
+            encoding, cost = self.encode(source, run)
+            costs = [cost, *[None] * (len(asked) - 1)]
+            return [Request(*one, encoding, paid, key) for one, paid in zip(asked, costs, strict=True)]
+        watch = Stopwatch(self.pipeline.devices)
+        with watch.span("preprocess"):
+            pixels = self.pipeline.preprocess(open_image(source), run)
+        tiled = Tiled(key or "", pixels, watch["preprocess"])
+        views = [view[run] for view in Tiling(self.pipeline, [run]).views([(tiled, one, [run]) for _, one in asked])]
+        return [
+            Request(*one, view.image, tiled.charge(run, view.image.numbers), key, looked_s=view.looked_s)
+            for one, view in zip(asked, views, strict=True)
+        ]
 
     def _system(self, run: RunSettings) -> str | None:
         if run.system is None and run.protocol is not None and is_vicuna(self._checkpoint.model.config):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 from adafv.errors import InputError, shown
+
+TILES = ("auto", "all")  # or a number
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -29,3 +33,36 @@ def check_text(name: str, value: object) -> None:
         value.encode()
     except UnicodeEncodeError:
         raise InputError(f"{name}: half a surrogate pair in {shown(value)}", "give it as UTF-8") from None
+
+
+def tiles_text(value: object) -> str:
+    """Read which tiles are encoded: `all`, `auto`, or a number, in one form for each; raises `InputError`."""
+    text = str(value).strip().lower()
+    if text in TILES and isinstance(value, str):
+        return text
+    fix = "give a number of tiles (2), auto, or all"
+    if isinstance(value, bool) or not isinstance(value, str | Integral) or not re.fullmatch("[0-9]{1,18}", text):
+        raise InputError(f"tiles: {shown(value)} is no number of tiles", fix)
+    if int(text) < 1:
+        raise InputError(f"tiles: {shown(value)} encodes no tile", fix)
+    return str(int(text))
+
+
+def check_select(select: str, pruner: str, two_lists: Sequence[str], *, each_crop: bool, tiles: str) -> None:
+    """Refuse a choice for all questions that other settings stand against; raises `InputError`.
+
+    Args:
+        select, pruner, each_crop, tiles: as of `RunSettings`.
+        two_lists: pruners whose choice can be taken apart.
+    """
+    if select == "split" and pruner not in two_lists:
+        what = f"select: split takes apart what saliency and what words chose, and {pruner} keeps no two lists"
+        raise InputError(what, f"use image, or the pruner {' or '.join(two_lists)}")
+    if select == "split" and each_crop:
+        what = "select: split takes apart a choice among all crops, and here each has a budget of its own"
+        raise InputError(what, "use image, or crop_budget joint")
+    if select != "question" and tiles != "all":
+        what = (
+            f"select: {select} chooses among the same tokens for all questions, and tiles {tiles} are each question's"
+        )
+        raise InputError(what, "use one of the two")

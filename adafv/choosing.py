@@ -108,7 +108,7 @@ def choose(
     budgets: dict[int | None, list[int]] = {}
     for number, request in enumerate(requests):
         settings = request.settings(run)
-        keep = settings.pruned_to(request.image.visual)
+        keep = settings.pruned_to(request.image.visual, whole=request.image.whole_visual)
         if keep is not None:
             budgets.setdefault(None if settings.budget.held else keep, []).append(number)
     for budget, numbers in budgets.items():

@@ -25,6 +25,7 @@ from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.streaming.prefetching import Item
 from adafv.streaming.runs import unpruned
 from adafv.streaming.streams import AnswerStream, SweepStream
+from adafv.tiling import skips
 
 
 def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
@@ -131,13 +132,14 @@ class Model(Answering):
         known = () if run.select == "question" else tuple(questions)
         asked = [Question(number, image, text, known=known) for number, text in enumerate(questions)]
         prompts = [self.render(question, run) for question in asked]
-        encoding, cost = self.encode(image, run)
+        pairs, key = list(zip(asked, prompts, strict=True)), content_key(image)
+        requests = self.requests(image, pairs, run, key)
         if run.compare:
-            encoding, cost = self.encode(image, run)  # measured warm, as the language model's runs will be
-        key = content_key(image)
-        for question, prompt in zip(asked, prompts, strict=True):
-            request = Request(question, prompt, encoding, cost if question is asked[0] else None, key)
-            yield self._compared(request, run) if run.compare else self.run([request], run)[0]
+            requests = self.requests(image, pairs, run, key)  # measured warm, as the language model's runs will be
+        skipping = run.compare and skips(self.pipeline, [run])
+        whole = self.requests(image, pairs, unpruned(run), key) if skipping else requests
+        for request, other in zip(requests, whole, strict=True):
+            yield self._compared(request, other, run) if run.compare else self.run([request], run)[0]
 
     def explain(self, image: Any, question: str, run: RunSettings | None = None, **settings: Any) -> Explanation:
         """Answer as `ask` does, and tell what became of each visual token, and why."""
@@ -145,8 +147,8 @@ class Model(Answering):
         if run.compare:
             raise InputError("compare: an explanation is of one answer", "compare with `ask`")
         picture = open_image(image)
-        asked, (encoding, cost) = Question(0, image, question), self.encode(picture, run)
-        request = Request(asked, self.render(asked, run), encoding, cost, content_key(image))
+        asked = Question(0, image, question)
+        (request,) = self.requests(picture, [(asked, self.render(asked, run))], run, content_key(image))
         ((answer, outcome),) = self.outcomes([request], run)
         return explain(self.pipeline, self._checkpoint.processor, picture, request, outcome.kept, answer, run)
 
@@ -212,11 +214,12 @@ class Model(Answering):
             stop: ends it early, in good order.
 
         Raises:
-            InputError: settings that differ in more than `keep`, `pruner`, `positions`, `crop_budget` and `select`, or
-                `compare`.
+            InputError: settings that differ in more than `runs.unpruned` evens out, or `compare`.
         """
         if len({unpruned(run) for run in runs}) != 1:
-            what = "runs: the settings of a sweep differ in keep, pruner, positions, crop_budget and select alone"
+            what = (
+                "runs: the settings of a sweep differ in keep, pruner, positions, crop_budget, select and tiles alone"
+            )
             raise InputError(what, "sweep each on its own")
         for run in runs:
             self.check(run)
@@ -224,12 +227,11 @@ class Model(Answering):
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)
 
-    def _compared(self, request: Request, run: RunSettings) -> Answer:
+    def _compared(self, request: Request, unpruned_request: Request, run: RunSettings) -> Answer:
         """Pruned, then unpruned, each after a run that only warms up: first calls are slower, whatever they do."""
-        other = unpruned(run)
-        for settings in (run, other):
-            self.run([request], replace(settings, max_new_tokens=1))
-        (answer,), (whole,) = self.run([request], run), self.run([request], other)
+        for one, settings in (both := ((request, run), (unpruned_request, unpruned(run)))):
+            self.run([one], replace(settings, max_new_tokens=1))
+        (answer,), (whole,) = (self.run([one], settings) for one, settings in both)
         if answer.latency_s is None or whole.latency_s is None:
             return answer
         return replace(answer, compare=Comparison.of(answer.text, answer.latency_s, whole.text, whole.latency_s))

@@ -174,8 +174,11 @@ class Pipeline:
         """
         if self.context is None:
             return None
-        keep, text = request.settings(run).pruned_to(request.image.visual, least=True), request.prompt.text_tokens
-        visual = len(request.image.packed) if keep is None or run.positions == "original" else keep
+        image, text = request.image, request.prompt.text_tokens
+        keep = request.settings(run).pruned_to(image.visual, whole=image.whole_visual, least=True)
+        visual = len(image.packed) if keep is None else keep
+        if run.positions == "original":
+            visual = image.whole_packed
         if kept is not None and run.positions == "compact":
             visual = len(kept.tokens)
         if text + visual > self.context:
@@ -193,8 +196,9 @@ def reads_keys(runs: Iterable[RunSettings]) -> bool:
 
 def _spliced(request: Request, text: Tensor, kept: Kept, room: int | None, run: RunSettings) -> Spliced:
     """Splice the prompt as the language model takes it; `text` is of `Pipeline.embed`."""
-    before, original = len(request.prompt.before), run.positions == "original"
-    spliced = splice(text[:before], kept.tokens, text[before:], kept.places, len(request.image.packed), original)
+    before, image, original = len(request.prompt.before), request.image, run.positions == "original"
+    places = image.whole_places(kept.places) if original else kept.places
+    spliced = splice(text[:before], kept.tokens, text[before:], places, image.whole_packed, original)
     return replace(
         spliced,
         seed=request.seed(run.seed),

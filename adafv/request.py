@@ -15,10 +15,14 @@ from adafv.settings import RunSettings
 
 @dataclass(frozen=True)
 class EncodingCost:
-    """Seconds that one image took; of images encoded together, `vision_s` is this one's share."""
+    """Seconds that one image took; of images encoded together, `vision_s` is this one's share.
+
+    `crops` numbers those of its crops that this is the cost of; `None` where it is that of all.
+    """
 
     preprocess_s: float
     vision_s: float
+    crops: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Request:
         strikes: how often a server has died while it was at this question.
         known: prompts of all questions that are known about the image, this one's among them, where they choose
             together (`RunSettings.select`).
+        looked_s: seconds that it took to tell from the thumbnail which tiles it wants; `None` where nobody looked.
     """
 
     question: Question
@@ -43,6 +48,7 @@ class Request:
     image_key: str | None = None
     strikes: int = 0
     known: tuple[Prompt, ...] = ()
+    looked_s: float | None = None
 
     @property
     def asked(self) -> tuple[Prompt, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from adafv import chat_templates, pruners
 from adafv.budget import Budget, bounds
-from adafv.checks import check_choice, check_number, check_text
+from adafv.checks import check_choice, check_number, check_select, check_text, tiles_text
 from adafv.errors import InputError, shown
 from adafv.setup import PROTOCOLS, PUBLISHED_BY_CROP
 
@@ -110,6 +110,9 @@ class RunSettings:
         select: `question` chooses for each question (as published), the others once for all questions that are known
             of an image (`Question.known`), so that prompts begin alike: `image` keeps the same tokens for all, `split`
             what saliency chose, and behind it what matches each question's own words best (`choosing.divided`).
+        tiles: which tiles of an image that is a thumbnail and tiles are encoded at all: `all`, a number of those that
+            the thumbnail says matter most to the question, or as many as it says (`auto`); `adafv.tiles` has the rule.
+            A share in `keep` stays one of all tokens that the image would have. No effect where there are no tiles.
         max_new_tokens: tokens generated at most.
         temperature: 0 is greedy.
         top_p: nucleus sampling, used with `temperature` above 0.
@@ -132,6 +135,7 @@ class RunSettings:
     positions: Positions = "compact"
     crop_budget: Literal["joint", "each"] = "joint"
     select: Select = "question"
+    tiles: str | int = "all"
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
@@ -150,7 +154,8 @@ class RunSettings:
         pruners.check(self.pruner)
         for name, choices in (("positions", POSITIONS), ("crop_budget", CROP_BUDGETS), ("select", SELECTS)):
             check_choice(name, getattr(self, name), choices)
-        self._check_select()
+        object.__setattr__(self, "tiles", tiles_text(self.tiles))
+        check_select(self.select, self.pruner, pruners.TWO_LISTS, each_crop=self.each_crop, tiles=str(self.tiles))
         if self.system is not None:
             check_text("system", self.system)
             object.__setattr__(self, "system", chat_templates.system_text(self.system))  # the name is the text
@@ -167,14 +172,6 @@ class RunSettings:
             raise InputError(f"temperature: {self.temperature} is negative or not finite", "use 0 for greedy")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p: {self.top_p} is not in (0, 1]", "use 1 to switch it off")
-
-    def _check_select(self) -> None:
-        if self.select == "split" and self.pruner not in pruners.TWO_LISTS:
-            what = f"select: split takes apart what saliency and what words chose, and {self.pruner} keeps no two lists"
-            raise InputError(what, f"use image, or the pruner {' or '.join(pruners.TWO_LISTS)}")
-        if self.select == "split" and self.each_crop:
-            what = "select: split takes apart a choice among all crops, and here each has a budget of its own"
-            raise InputError(what, "use image, or crop_budget joint")
 
     @property
     def each_crop(self) -> bool:
@@ -202,14 +199,15 @@ class RunSettings:
         select = None if self.pruner == "none" or self.select == "question" else self.select
         return {"pruner": self.pruner, "keep": self.budget.text, "positions": positions, "select": select}
 
-    def pruned_to(self, visual: int, *, least: bool = False) -> int | None:
+    def pruned_to(self, visual: int, *, whole: int | None = None, least: bool = False) -> int | None:
         """Count the visual tokens kept of an image with `visual` candidates; `None` where nothing is pruned.
 
         Args:
             visual: N.
+            whole: candidates that it would have with all of its tiles, which a share is one of; N where it has all.
             least: what is kept at least rather than at most, where the budget is `auto`.
         """
-        keep = self.budget.tokens(visual)
+        keep = self.budget.tokens(visual if whole is None or self.budget.held is not None else whole)
         if self.pruner == "none" or keep >= visual:
             return None
         return bounds(visual)[0] if least and self.budget.held is not None else keep

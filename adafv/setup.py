@@ -22,9 +22,11 @@ class Setup:
         pad: whether the image was padded to a square.
         system: the system text by its name, or itself; `None` where that is the chat template's own affair.
         crop_budget: `joint`, or `each` where every crop had a budget of its own.
+        tiles: which tiles of an image were encoded: `all`, a number, or `auto`.
     """
 
     protocol: str | None = None
     pad: bool = False
     system: str | None = None
     crop_budget: str = "joint"
+    tiles: str = "all"

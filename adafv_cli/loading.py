@@ -44,7 +44,7 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
         model.check(run)
     except InputError as error:
         raise UsageError(f"--{error.what}", error.fix) from error
-    _tell(model.notes, model.context, run, streams)
+    _tell((*model.notes, *model.notes_on(run)), model.context, run, streams)
     return model
 
 

@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from adafv import __version__, chat_templates, pruners
+from adafv.checks import TILES
 from adafv.errors import InputError
 from adafv.settings import (
     ATTENTIONS,
@@ -48,6 +49,7 @@ _TEMPLATE_HELP = f"Instead of the checkpoint's: a Jinja file, or {', '.join(chat
 _KEEP_HELP = "Visual tokens kept per image: a number (128), a share (25%), auto (auto:90%), or all."
 _POSITIONS_HELP = "compact renumbers the kept tokens; original leaves them their places, as boxes need."
 _CROPS_HELP = "joint chooses over all crops together, each within every crop its share."
+_TILES_HELP = "Tiles encoded of a multi-crop image: all, a number, or auto, as the thumbnail tells."
 _SYSTEM_HELP = f"System text, or one of {', '.join(chat_templates.SYSTEM_TEXTS)}; default: the template's."
 _PROTOCOL_HELP = "published: --pad, --system, --crop-budget as published tables were made."
 _PAD_HELP = "Pad images to a square; default: as the checkpoint's files say."
@@ -96,6 +98,7 @@ class RunFlags:
     pruner: Annotated[str, _prune(f"{', '.join(pruners.names())}.", words=pruners.names())] = RunSettings.pruner
     positions: Annotated[str, _prune(_POSITIONS_HELP, words=POSITIONS)] = RunSettings.positions
     crop_budget: Annotated[str, _prune(_CROPS_HELP, words=CROP_BUDGETS)] = RunSettings.crop_budget
+    tiles: Annotated[str, _prune(_TILES_HELP, words=TILES)] = str(RunSettings.tiles)
     compare: Annotated[bool, _prune("Also run unpruned: speed-up, agreement.", "--compare")] = False
     max_new_tokens: Annotated[int, _answer("Length of an answer at most.")] = RunSettings.max_new_tokens
     temperature: Annotated[float, _answer("0 is greedy; above 0, sample.")] = RunSettings.temperature

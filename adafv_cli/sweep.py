@@ -184,16 +184,18 @@ def sweep(
     wanted = sweep.wanted(output, runs, wording.benchmark)
     if sweep.floors:
         runs.append(blind(runs[0]))
+    asked = next((one for one in runs if one.pruner not in ("none", pruners.FLOOR)), runs[0])
     shard = Shard.parse(flags.shard)
     lines = wording.source(source, flags.image_folder, streams)
     sweep.check_answer_files(flags)
     axes = {name: getattr(run, name) for name in ("keep", "pruner", "positions", "select")}
-    own = typed(sweep) | {"input": source} | axes
+    own = typed(sweep) | {"input": source} | axes | {"tiles": str(asked.tiles)}
     settings = all_settings(load_settings, runs[0], flags) | own
     with ExitStack() as stack:
         delivery = stack.enter_context(flags.delivery(source, streams))
         flags.check_files(streams, lines.file, sweep.plot)
         recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep", "positions": _unsaid(runs, flags)}
+        recorded["tiles"] = str(asked.tiles)
         keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
         gathered = Gathered.of(lines, shard, runs)
         recorded |= {} if gathered is None else {"known_questions": gathered.digest}
@@ -203,7 +205,7 @@ def sweep(
         results = SweepResults(streams, log, questions, wanted, load_settings.model)
         job = Run(
             streams=streams,
-            opened=partial(loaded, load_settings, runs[0], streams),
+            opened=partial(loaded, load_settings, asked, streams),
             runs=runs,
             batch=batch_settings,
             questions=questions,

@@ -156,6 +156,9 @@ class FakeBatchModel:
     def check(self, run: RunSettings) -> None:
         pass
 
+    def notes_on(self, run: RunSettings) -> tuple[str, ...]:
+        return ()
+
     def describe(self, run: RunSettings | None = None) -> dict[str, object]:
         return {"model": self.model_id, "devices": "cpu", "dtype": self.dtype}
 

@@ -59,6 +59,9 @@ class FakeModel:
     def check(self, run: RunSettings) -> None:
         pass
 
+    def notes_on(self, run: RunSettings) -> tuple[str, ...]:
+        return ()
+
     def describe(self, run: RunSettings | None = None) -> dict[str, object]:
         return {"model": self.model_id, "devices": "cpu", "dtype": "float32"}
 

@@ -109,6 +109,7 @@ def test_images_are_relative_absolute_or_data() -> None:
         ("text", "is no JSON object"),
         (5, "is no JSON object"),
         ({"image": "a"}, "there is no question"),
+        ({"messages": [{"role": "user"}]}, 'messages: [{"role": "user"}]: a question is one turn about one image'),
         ({"image": "a", "text": "  "}, "is no question"),
         ({"image": "a", "text": ["q"]}, "is no question"),
         ({"image": "a", "text": "\ud800"}, "surrogate"),

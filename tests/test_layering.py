@@ -46,6 +46,9 @@ ROOMS: dict[str, str] = {
     "signals": "encoding errors evidence",
     "pruners": "budget errors evidence flops memory signals",
     "settings": "budget chat_templates checks errors pruners setup",
+    "tiles": "",
+    "tiled": "encoding request",
+    "tiling": "encoding errors evidence families memory pipeline prompt settings signals tiled tiles timing",
     "families": "encoding errors evidence images signals",
     "request": "encoding prompt records settings",
     "decoding": "settings timing",
@@ -63,15 +66,16 @@ ROOMS: dict[str, str] = {
     "explaining": "choosing explanation pipeline records request settings words",
     "report": "costs pipeline records request settings spent",
     "headroom": "",
-    "streaming": "encoding errors headroom images memory pipeline prompt pruners records request settings timing",
+    "streaming": "encoding errors headroom images memory pipeline prompt pruners records request settings tiled tiling"
+    " timing",
     "spreading": "engine errors records settings streaming",
     "figures": "",
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
-    " records report request settings setup spent timing",
+    " records report request settings setup spent tiled tiles tiling timing",
     "rows": "budget errors records",
     "knowing": "records",
     "engine": "answering errors explaining explanation families generating images knowing loading probing records"
-    " request rows serving settings streaming",
+    " request rows serving settings streaming tiles tiling",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "harness": "engine errors records settings",
@@ -116,6 +120,8 @@ THIRD_PARTY: dict[str, str] = {
     "adafv/generating": "torch transformers",
     "adafv/prefixes": "torch transformers",
     "adafv/stepping": "torch transformers",
+    "adafv/tiles": "torch",
+    "adafv/tiling": "torch",
     "adafv/choosing": "torch",
     "adafv/serving": "torch",
     "adafv/pipeline": "torch PIL",

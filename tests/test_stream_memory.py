@@ -23,6 +23,7 @@ from adafv.pipeline import Pipeline
 from adafv.request import EncodingCost
 from adafv.streaming.answerer import StreamStats
 from adafv.streaming.encoder_cache import EncoderCache, Loaded
+from adafv.streaming.recent import Recent
 from adafv.streaming.scheduling import Scheduler
 from adafv.streaming.sizing import BatchSize
 from adafv.streaming.tickets import Image, Ticket
@@ -279,7 +280,7 @@ def test_encodings_are_let_go_before_a_lone_question_fails(llava: adafv.Model, m
         return run(self, rows, *others)
 
     def noted(self: EncoderCache) -> bool:
-        held.append(self._bytes)
+        held.append(self._encodings._bytes)
         return let_go(self)
 
     monkeypatch.setattr(Pipeline, "begin", full)
@@ -298,21 +299,36 @@ def test_no_pixels_are_held_once_they_are_encoded_or_refused(llava: adafv.Model)
 
 
 def test_an_encoding_too_large_to_be_held_puts_no_other_out() -> None:
-    encoder = EncoderCache(None, limit_bytes=10)  # type: ignore[arg-type]
+    held: Recent[SimpleNamespace] = Recent(10)
     for key, size in (("a", 6), ("b", 11), ("c", 4)):
-        encoder._keep(key, SimpleNamespace(bytes=size))  # type: ignore[arg-type]
-    assert [key in encoder for key in "abc"] == [True, False, True]
-    encoder._keep("d", SimpleNamespace(bytes=1))  # type: ignore[arg-type]
-    assert [key in encoder for key in "acd"] == [False, True, True]
+        held.keep(key, SimpleNamespace(bytes=size))
+    assert [key in held for key in "abc"] == [True, False, True]
+    held.keep("d", SimpleNamespace(bytes=1))
+    assert [key in held for key in "acd"] == [False, True, True]
+
+
+def test_what_has_grown_counts_as_large_as_it_is() -> None:
+    held: Recent[SimpleNamespace] = Recent(10)
+    grows = SimpleNamespace(bytes=2)
+    for key, thing in (("a", SimpleNamespace(bytes=4)), ("b", grows), ("c", SimpleNamespace(bytes=4))):
+        held.keep(key, thing)
+    grows.bytes = 6
+    held.keep("b", grows)
+    assert [key in held for key in "abc"] == [False, True, True]
+    grows.bytes = 11
+    held.keep("b", grows)
+    assert [key in held for key in "bc"] == [False, True]
+    held.keep("d", SimpleNamespace(bytes=6))
+    assert [key in held for key in "cd"] == [True, True]
 
 
 def test_what_was_used_last_stays() -> None:
-    cache = EncoderCache(None, limit_bytes=10)  # type: ignore[arg-type]
+    held: Recent[SimpleNamespace] = Recent(10)
     for key in "ab":
-        cache._keep(key, SimpleNamespace(bytes=4))  # type: ignore[arg-type]
-    assert cache.get("a") is not None and cache.get("z") is None
-    cache._keep("c", SimpleNamespace(bytes=4))  # type: ignore[arg-type]
-    assert [key in cache for key in "abc"] == [True, False, True]
+        held.keep(key, SimpleNamespace(bytes=4))
+    assert held.get("a") is not None and held.get("z") is None
+    held.keep("c", SimpleNamespace(bytes=4))
+    assert [key in held for key in "abc"] == [True, False, True]
 
 
 def test_crops_that_go_through_the_tower_together_are_bounded() -> None:

@@ -36,7 +36,15 @@ class Accountant:
         return cls(vision, flops.TextGeometry.from_config(config), bytes_per_value)
 
     def flops(
-        self, tokens: TokenCounts, *, packed: int, score: int, crops: int, shared: int = 0, shared_unpruned: int = 0
+        self,
+        tokens: TokenCounts,
+        *,
+        packed: int,
+        score: int,
+        crops: int,
+        unpruned_crops: int | None = None,
+        shared: int = 0,
+        shared_unpruned: int = 0,
     ) -> Flops:
         """Count the FLOPs of one answer on its own, without a batch's padding.
 
@@ -46,6 +54,7 @@ class Accountant:
             score: of scoring and choosing, as `selection` counts it; 0 where nothing was pruned.
             crops: encoded for this answer: 0 where another one's encoding was shared, for which neither side is then
                 charged, so that `unpruned_total` differs by the pruning alone.
+            unpruned_crops: that would have been encoded with every visual token; as many where that is not said.
             shared, shared_unpruned: tokens at the start of the prompt that were prefilled for another one, and those
                 that would have been unpruned; of the rest alone is either side charged then.
         """
@@ -53,8 +62,8 @@ class Accountant:
         def language(fed: int, cached: int) -> tuple[int, int]:
             return flops.prefill(self.text, fed, cached), flops.decode(self.text, fed, tokens.generated)
 
-        vision = flops.vision(self.vision, crops)
-        projector = flops.projector(self.vision, crops * self.vision.patches)
+        vision, projector = self._encoding(crops)
+        unpruned = self._encoding(crops if unpruned_crops is None else unpruned_crops)
         prefill, decode = language(tokens.fed, shared)
         return Flops(
             vision=vision,
@@ -63,8 +72,16 @@ class Accountant:
             prefill=prefill,
             decode=decode,
             total=vision + projector + score + prefill + decode,
-            unpruned_total=vision + projector + sum(language(tokens.text + packed, shared_unpruned)),
+            unpruned_total=sum(unpruned) + sum(language(tokens.text + packed, shared_unpruned)),
         )
+
+    def _encoding(self, crops: int) -> tuple[int, int]:
+        """Count what vision tower and projector take for `crops` crops."""
+        return flops.vision(self.vision, crops), flops.projector(self.vision, crops * self.vision.patches)
+
+    def look(self, text: int) -> int:
+        """Count the FLOPs of matching `text` tokens with a thumbnail, which tells the tiles that are wanted."""
+        return flops.score(text, self.vision.patches, self.text.hidden)
 
     def selection(
         self, run: RunSettings, *, keep: int, visual: int, text: int, question: int, crops: Sequence[int] = ()

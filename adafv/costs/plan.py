@@ -102,6 +102,7 @@ def plan_answer(
         text=prompt.text,
         generated=prompt.generated,
         crops=image.crops,
+        tiles=image.crops - 1,
         newlines=image.newlines if keep is None else 0,
     )
     accountant, score = Accountant.of(config, layers_that_run(config), bytes_per_value), 0

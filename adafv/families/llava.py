@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from PIL.Image import Image
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, LlavaProcessor
@@ -44,18 +43,7 @@ class LlavaStages(Stages):
     def _pack(
         self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor, keys: Tensor | None
     ) -> ImageEncoding:
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        return ImageEncoding(
-            packed=tokens[0].clone(),  # a view would keep the images alive that were encoded together with this one
-            candidates=places,
-            features=features[0].clone(),
-            saliency=saliency[0].clone(),
-            crop=torch.zeros_like(places),
-            cell=places,
-            crops=1,
-            grids=((self.side, self.side),),
-            keys=None if keys is None else keys[0].clone(),
-        )
+        return ImageEncoding.of_crop(self.side, tokens[0], features[0], saliency[0], None if keys is None else keys[0])
 
 
 LLAVA = Family(

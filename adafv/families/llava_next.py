@@ -26,6 +26,7 @@ from adafv.encoding import ImageEncoding, Pixels
 from adafv.families import templates
 from adafv.families.base import Family, ImagePlan
 from adafv.families.geometry import Frame, thumbnail_and_tiles
+from adafv.families.skipping import SkippingStages
 from adafv.families.stages import Stages
 from adafv.families.tower import check_tower
 
@@ -72,10 +73,8 @@ class LlavaNextStages(Stages):
         self, pixels: Pixels, tokens: Tensor, features: Tensor, saliency: Tensor, keys: Tensor | None
     ) -> ImageEncoding:
         crops, patches = saliency.shape
-        # On the CPU: not every device has float64, and asking where newlines are would wait for the device.
-        origin = torch.arange(crops * patches, dtype=torch.float64).view(crops, patches, 1)
-        packed = self._packing(tokens, pixels, self.model.model.image_newline)
-        origin = self._packing(origin, pixels, origin.new_full((1,), -1.0))[:, 0].long()
+        packed = self._packing(tokens, pixels.size, self.model.model.image_newline)
+        origin = self._origin(crops, pixels.size)
         candidates = (origin >= 0).nonzero()[:, 0]
         chosen = origin[candidates]
         return ImageEncoding(
@@ -90,15 +89,28 @@ class LlavaNextStages(Stages):
             keys=None if keys is None else keys.flatten(0, 1)[chosen],
         )
 
-    def _packing(self, tokens: Tensor, pixels: Pixels, newline: Tensor | None) -> Tensor:
+    def _origin(self, crops: int, size: tuple[int, int]) -> Tensor:
+        """Number the patch that each packed token of an image of `size` is, through all crops; -1 for newlines."""
+        # On the CPU: not every device has float64, and asking where newlines are would wait for the device.
+        origin = torch.arange(crops * self.side**2, dtype=torch.float64).view(crops, -1, 1)
+        return self._packing(origin, size, origin.new_full((1,), -1.0))[:, 0].long()
+
+    def _packing(self, tokens: Tensor, size: tuple[int, int], newline: Tensor | None) -> Tensor:
         """Run the model's own packing of one image: (crops, P, D) to (packed, D)."""
         packed, _ = self.model.model.pack_image_features(
             [tokens],
-            [pixels.size],
+            [size],
             vision_feature_select_strategy=self.model.config.vision_feature_select_strategy,
             image_newline=newline,
         )
         return torch.as_tensor(packed[0])
+
+
+class SkippingNextStages(LlavaNextStages, SkippingStages):
+    """The same, with tiles that may be left out."""
+
+    def _newline(self) -> Tensor:
+        return torch.as_tensor(self.model.model.image_newline)
 
 
 def per_tile(lines: Iterable[int], side: int, tiles: int) -> list[int]:
@@ -110,7 +122,7 @@ def per_tile(lines: Iterable[int], side: int, tiles: int) -> list[int]:
 LLAVA_NEXT = Family(
     model_type="llava_next",
     name="LLaVA-NeXT",
-    stages=LlavaNextStages,
+    stages=SkippingNextStages,
     processor=LlavaNextProcessor,
     image_processor=LlavaNextImageProcessorPil,
     check=check_tower,

@@ -125,21 +125,21 @@ class LlavaOnevisionStages(LlavaNextStages):
             origin = torch.cat([origin, patches + middles.flatten()])
         home = tokens.device
         return ImageEncoding(
-            packed=self._packing(tokens, pixels, self.model.model.image_newline),
+            packed=self._packing(tokens, pixels.size, self.model.model.image_newline),
             candidates=candidates.to(home),
-            features=self._packing(features, pixels, None),
-            saliency=self._packing(saliency[..., None], pixels, None)[:, 0],
+            features=self._packing(features, pixels.size, None),
+            saliency=self._packing(saliency[..., None], pixels.size, None)[:, 0],
             crop=(origin // patches).to(home),
             cell=(origin % patches).to(home),
             crops=crops,
             grids=plan.grids,
-            keys=None if keys is None else self._packing(keys, pixels, None),
+            keys=None if keys is None else self._packing(keys, pixels.size, None),
         )
 
-    def _packing(self, tokens: Tensor, pixels: Pixels, newline: Tensor | None) -> Tensor:
+    def _packing(self, tokens: Tensor, size: tuple[int, int], newline: Tensor | None) -> Tensor:
         config = self.model.config
         packed, _ = self.model.model.pack_image_features(
-            [tokens], [pixels.size], image_newline=newline, vision_aspect_ratio=config.vision_aspect_ratio
+            [tokens], [size], image_newline=newline, vision_aspect_ratio=config.vision_aspect_ratio
         )
         return torch.as_tensor(packed[0])
 

@@ -82,9 +82,9 @@ class Stages(ABC):
 
         Here that is its patch in its crop's frame, which is wrong where a candidate is no patch of an upright crop.
         """
-        frames, patch = self.frames(size, padded), self._vision.patch_size
+        frames, patch, numbers = self.frames(size, padded), self._vision.patch_size, encoding.numbers
         places = zip(encoding.crop.tolist(), encoding.cell.tolist(), strict=True)
-        return [frames[crop].cell(cell, self.side, patch) for crop, cell in places]
+        return [frames[numbers[crop]].cell(cell, self.side, patch) for crop, cell in places]
 
     @abstractmethod
     def _pack(

@@ -103,7 +103,13 @@ class Worker:
             return self._unloaded(Fault.of(error))
         except Exception as error:
             return self._unloaded(_defect(error))
-        return Loaded(model.model_id, model.is_demo, model.notes, model.context, model.describe(job.run))
+        return Loaded(
+            model.model_id,
+            model.is_demo,
+            (*model.notes, *model.notes_on(job.run)),
+            model.context,
+            model.describe(job.run),
+        )
 
     def answer(self, items: Sequence[Asked], runs: Sequence[RunSettings], batch: BatchSettings, turn: int) -> Done:
         """Answer a block; whatever is wrong with a question is in its answer."""

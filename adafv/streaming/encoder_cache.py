@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adafv.encoding import ImageEncoding, Pixels
 from adafv.pipeline import Pipeline
+from adafv.prompt import Prompt
 from adafv.request import EncodingCost
 from adafv.settings import RunSettings
 from adafv.streaming.encoding_store import EncodingStore
+from adafv.streaming.recent import Recent
+from adafv.tiled import View
 from adafv.timing import Stopwatch
 
 _CROPS_AT_ONCE = 8  # enough to fill a device; more only takes more memory
@@ -45,9 +47,8 @@ class EncoderCache:
         runs: Sequence[RunSettings] = (),
         store: EncodingStore | None = None,
     ) -> None:
-        self._pipeline, self._limit, self._runs, self._store = pipeline, limit_bytes, tuple(runs), store
-        self._encodings: OrderedDict[str, ImageEncoding] = OrderedDict()
-        self._bytes = 0
+        self._pipeline, self._runs, self._store = pipeline, tuple(runs), store
+        self._encodings: Recent[ImageEncoding] = Recent(limit_bytes)
         self._uncharged: dict[str, dict[RunSettings, EncodingCost]] = {}
 
     def __contains__(self, key: str) -> bool:
@@ -57,10 +58,8 @@ class EncoderCache:
     def get(self, key: str) -> ImageEncoding | None:
         """Look up the encoding under that content key, and mark it as the most recently used."""
         encoding = self._encodings.get(key)
-        if encoding is not None:
-            self._encodings.move_to_end(key)
-        elif self._store is not None and (encoding := self._store.load(key)) is not None:
-            self._keep(key, encoding)
+        if encoding is None and self._store is not None and (encoding := self._store.load(key)) is not None:
+            self._encodings.keep(key, encoding)
         return encoding
 
     def encode(self, images: Mapping[str, Loaded]) -> dict[str, ImageEncoding]:
@@ -73,21 +72,18 @@ class EncoderCache:
                 encoded[key] = encoding
                 cost = EncodingCost(images[key].seconds, watch["vision"] / len(group))
                 self._uncharged[key] = dict.fromkeys(self._runs, cost)
-                self._keep(key, encoding)
+                self._encodings.keep(key, encoding)
                 if self._store is not None:
                     self._store.save(key, encoding)
         return encoded
 
     def let_go(self) -> bool:
         """Drop all encodings, for their memory; tells whether there were any. What they cost stays charged."""
-        held = bool(self._encodings)
-        self._encodings.clear()
-        self._bytes = 0
-        return held
+        return self._encodings.clear()
 
     def tokens(self, key: str) -> tuple[int, int] | None:
         """Count an image's candidates and all its tokens without reading its encoding; `None` where it has none."""
-        encoding = self._encodings.get(key)
+        encoding = self._encodings.peek(key)
         if encoding is not None:
             return encoding.visual, encoding.packed.shape[0]
         return None if self._store is None else self._store.tokens(key)
@@ -97,7 +93,13 @@ class EncoderCache:
         """Count the encodings read from the store, and the bytes written to it."""
         return (self._store.read, self._store.bytes_written) if self._store is not None else (0, 0)
 
-    def charge(self, key: str, run: RunSettings) -> EncodingCost | None:
+    def views(
+        self, asked: Sequence[tuple[ImageEncoding, Prompt, Sequence[RunSettings]]]
+    ) -> list[dict[RunSettings, View]]:
+        """Show images to questions, as whole as they are, under every run."""
+        return [dict.fromkeys(runs, View(encoding)) for encoding, _, runs in asked]
+
+    def charge(self, key: str, run: RunSettings, view: View | None = None) -> EncodingCost | None:
         """Take the image's encoding cost: once per run, for the first question answered with it; then `None`."""
         costs = self._uncharged.get(key, {})
         cost = costs.pop(run, None)
@@ -105,18 +107,9 @@ class EncoderCache:
             self._uncharged.pop(key, None)
         return cost
 
-    def refund(self, key: str, run: RunSettings, cost: EncodingCost) -> None:
+    def refund(self, key: str, run: RunSettings, cost: EncodingCost, view: View | None = None) -> None:
         """Undo a charge whose question failed; the next question about the image is charged instead."""
         self._uncharged.setdefault(key, {})[run] = cost
-
-    def _keep(self, key: str, encoding: ImageEncoding) -> None:
-        if encoding.bytes > self._limit:
-            return
-        self._encodings[key] = encoding
-        self._bytes += encoding.bytes
-        while self._bytes > self._limit:
-            _, oldest = self._encodings.popitem(last=False)
-            self._bytes -= oldest.bytes
 
 
 def _groups(images: Mapping[str, Loaded]) -> Iterator[list[str]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adafv.pipeline import Pipeline
-from adafv.streaming.encoder_cache import EncoderCache
+from adafv.streaming.image_cache import ImageCache
 from adafv.streaming.tickets import Ticket
 
 
-def length_of(ticket: Ticket, pipeline: Pipeline, cache: EncoderCache) -> int:
+def length_of(ticket: Ticket, pipeline: Pipeline, cache: ImageCache) -> int:
     """Count the tokens of a ticket's longest prompt, of all its runs; of text alone where the image is not known.
 
     Not their sum, by which a ticket under fewer runs would be another length than its neighbours. Worked out once for
@@ -44,7 +44,7 @@ def _image_key(ticket: Ticket) -> str | None:
     return None if ticket.image is None or ticket.image.exception() else ticket.image.result().key
 
 
-def _counted(ticket: Ticket, pipeline: Pipeline, cache: EncoderCache) -> int:
+def _counted(ticket: Ticket, pipeline: Pipeline, cache: ImageCache) -> int:
     if ticket.prompt is None or ticket.question is None:
         return 0
     text, tokens = ticket.prompt.text_tokens, _image_tokens(ticket, pipeline, cache)
@@ -55,7 +55,7 @@ def _counted(ticket: Ticket, pipeline: Pipeline, cache: EncoderCache) -> int:
     return text + max((packed if keep is None else keep for keep in kept), default=0)
 
 
-def _image_tokens(ticket: Ticket, pipeline: Pipeline, cache: EncoderCache) -> tuple[int, int] | None:
+def _image_tokens(ticket: Ticket, pipeline: Pipeline, cache: ImageCache) -> tuple[int, int] | None:
     """Count the candidates of a ticket's image, and all its tokens."""
     if ticket.image is None or ticket.image.exception() is not None:
         return None

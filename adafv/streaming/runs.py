@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from adafv.pruners import FLOOR
 from adafv.records import Question
@@ -24,8 +25,9 @@ class Asked:
 
 
 def unpruned(run: RunSettings) -> RunSettings:
-    """Change settings to keep every visual token, over whatever crops."""
-    return replace(run, keep="all", pruner="none", positions="compact", crop_budget="joint", select="question")
+    """Change settings to keep every visual token of every crop."""
+    everything: dict[str, Any] = {"keep": "all", "pruner": "none", "positions": "compact", "crop_budget": "joint"}
+    return replace(run, **everything, select="question", tiles="all")
 
 
 def blind(run: RunSettings) -> RunSettings:
@@ -63,17 +65,21 @@ def grid(
 
 
 @lru_cache(4096)
-def effective(run: RunSettings, visual: int, known: int = 1) -> RunSettings:
-    """Reduce a run to what it does to a question: runs that would feed the same tokens compare equal.
+def effective(run: RunSettings, visual: int, known: int = 1, whole: int | None = None) -> RunSettings:
+    """Reduce a run to what it does to a question: runs that would feed the same tokens of the same crops compare equal.
 
     Args:
         run: the settings.
         visual: N, tokens of its image.
         known: questions that are known about the image.
+        whole: what N would be with all crops, as of `RunSettings.pruned_to`.
     """
-    keep = run.pruned_to(visual)
-    if keep is None:
+    keep = run.pruned_to(visual, whole=whole)
+    if keep is None and whole in (None, visual):
         return unpruned(run)
+    if keep is None:  # places count in the whole image, where some of it is not there
+        return replace(unpruned(run), positions=run.positions)
     if known < 2 or run.by_image:
         run = replace(run, select="question")
+    run = replace(run, tiles="all")
     return run if run.budget.held is not None else replace(run, keep=keep)

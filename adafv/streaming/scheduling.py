@@ -6,22 +6,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from adafv.encoding import ImageEncoding
 from adafv.errors import AdaFVError, DeviceError, InputError, OutOfMemoryError, ServerError
 from adafv.headroom import Headroom
+from adafv.prompt import Prompt
 from adafv.records import Answer, Question
 from adafv.request import EncodingCost, Request
 from adafv.settings import RunSettings
 from adafv.streaming.answerer import Answerer, Pending, StreamStats, Suspect
 from adafv.streaming.backstop import line_error, log_defect
-from adafv.streaming.encoder_cache import EncoderCache, Loaded
+from adafv.streaming.encoder_cache import Loaded
 from adafv.streaming.flights import Flights
+from adafv.streaming.image_cache import ImageCache
 from adafv.streaming.lengths import in_order, length_of
 from adafv.streaming.prefetching import Prefetcher
 from adafv.streaming.sizing import BatchSize
 from adafv.streaming.tickets import Encoded, Ticket
+from adafv.tiled import View
 
 _Part = TypeVar("_Part")
 _Charge = Mapping[int, EncodingCost | None]
@@ -38,7 +40,7 @@ class Scheduler:
         model: answers batches.
         runs: all there are. With several runs the order rotates by one per batch, and each run's first batch is
             preceded by an unmeasured warm-up, so that their latencies can be compared.
-        cache: of encoded images.
+        cache: of images that are encoded, as a whole or in part.
         prefetcher: where tickets come from.
         stats: kept up to date.
         size: tickets in a batch; learns from each.
@@ -50,7 +52,7 @@ class Scheduler:
         model: Answerer,
         runs: Sequence[RunSettings],
         *,
-        cache: EncoderCache,
+        cache: ImageCache,
         prefetcher: Prefetcher,
         stats: StreamStats,
         size: BatchSize,
@@ -91,7 +93,8 @@ class Scheduler:
             whole &= self._in_parts(asked, self._attempt(run), partial(self._give_up, run=run))
             roomy &= self._room.doubles()
         for one in encoded:
-            one.encoding.cosines.clear()
+            for view in one.views.values():
+                view.image.cosines.clear()
         self._runs.append(self._runs.pop(0))
         if whole and len(encoded) == self._size.now:
             self._size.went(time.perf_counter() - start, room=roomy)
@@ -134,12 +137,11 @@ class Scheduler:
 
         def attempt(part: list[Encoded]) -> None:
             charges = [
-                {slot: self._cache.charge(one.key, one.ticket.runs[slot]) for slot in one.slots[run]} for one in part
+                {slot: self._cache.charge(one.key, one.ticket.runs[slot], one.views[run]) for slot in one.slots[run]}
+                for one in part
             ]
             requests = [
-                Request(
-                    one.question, one.prompt, one.encoding, next(iter(charge.values())), one.key, one.ticket.strikes
-                )
+                _request(one, one.views[run], next(iter(charge.values())))
                 for one, charge in zip(part, charges, strict=True)
             ]
             try:
@@ -150,7 +152,7 @@ class Scheduler:
                 answers = [] if remote else [pending.answer() for pending in begun]
             except Exception:
                 for one, charge in zip(part, charges, strict=True):
-                    self._refund(one, charge)
+                    self._refund(one, charge, run)
                 raise
             for one, answer in zip(part, answers, strict=not remote):
                 one.fill(run, answer)
@@ -164,7 +166,7 @@ class Scheduler:
         try:
             one.fill(run, pending.answer())
         except Exception as error:
-            self._refund(one, charge)
+            self._refund(one, charge, run)
             try:
                 self._give_up(one, line_error(error, self._model.pipeline.computes), run)
             except DeviceError as lost:
@@ -172,10 +174,10 @@ class Scheduler:
                 if isinstance(lost, ServerError) and lost.strikes:
                     self.suspects.append(Suspect(one.question, run, lost.strikes))
 
-    def _refund(self, one: Encoded, charge: _Charge) -> None:
+    def _refund(self, one: Encoded, charge: _Charge, run: RunSettings) -> None:
         for slot, cost in charge.items():
             if cost is not None:
-                self._cache.refund(one.key, one.ticket.runs[slot], cost)
+                self._cache.refund(one.key, one.ticket.runs[slot], cost, one.views[run])
 
     def _give_up(self, one: Encoded, error: AdaFVError, run: RunSettings) -> None:
         failed = self._failed(one.question, run, error)
@@ -192,7 +194,7 @@ class Scheduler:
     def _encode(self, batch: list[Ticket]) -> list[Encoded]:
         """Encode the images of tickets; those with one that cannot be read are answered."""
         keys: dict[int, str] = {}
-        images: dict[str, ImageEncoding] = {}
+        images: dict[str, Any] = {}
         fresh: dict[str, Loaded] = {}
         for ticket in batch:
             try:
@@ -213,20 +215,22 @@ class Scheduler:
         self._stats.images_encoded += len(fresh)
         self._stats.cache_hits += len(keys) - len(fresh)
         self._stats.encodings_read, self._stats.encodings_bytes = self._cache.stored
-        return [
-            Encoded.of(ticket, keys[ticket.number], images[keys[ticket.number]])
-            for ticket in batch
-            if ticket.number in keys
-        ]
+        found = [ticket for ticket in batch if ticket.number in keys and ticket.prompt is not None]
+        views = self._cache.views([(images[keys[one.number]], cast(Prompt, one.prompt), one.runs) for one in found])
+        return [Encoded.of(ticket, keys[ticket.number], own) for ticket, own in zip(found, views, strict=True)]
 
-    def _image(self, ticket: Ticket) -> tuple[str, ImageEncoding | Loaded]:
+    def _image(self, ticket: Ticket) -> tuple[str, Any]:
         """Key and encoding of a ticket's image, or what there is to encode; raises what reading it raised."""
         if ticket.image is None or ticket.question is None:
             raise InputError("a ticket without an image", "")
         image = ticket.image.result()
-        encoding = self._cache.get(image.key)
-        if encoding is not None:
-            return image.key, encoding
+        known = self._cache.get(image.key)
+        if known is not None:
+            return image.key, known
         if image.loaded is None:  # it was encoded when the ticket came, and has left the cache since
             return image.key, self._prefetcher.load(ticket.question.image)
         return image.key, image.loaded.result()
+
+
+def _request(one: Encoded, view: View, cost: EncodingCost | None) -> Request:
+    return Request(one.question, one.prompt, view.image, cost, one.key, one.ticket.strikes, looked_s=view.looked_s)

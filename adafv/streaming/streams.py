@@ -12,9 +12,12 @@ from adafv.settings import BatchSettings, RunSettings
 from adafv.streaming.answerer import Answerer, StreamStats, Suspect
 from adafv.streaming.encoder_cache import EncoderCache
 from adafv.streaming.encoding_store import EncodingStore
+from adafv.streaming.image_cache import ImageCache
 from adafv.streaming.prefetching import Item, Prefetcher
 from adafv.streaming.scheduling import Scheduler
 from adafv.streaming.sizing import BatchSize
+from adafv.streaming.tile_cache import TileCache
+from adafv.tiling import skips
 
 _AHEAD_OF = 32  # the batch that is read ahead of at first, where the size is still to be found
 
@@ -43,8 +46,7 @@ class SweepStream(Iterator[list[Answer]]):
         size = BatchSize(batch.batch_size)
         self.stats = StreamStats(batch_size=size.now)
         self._stop = stop or threading.Event()
-        store, requests = _store(model, runs, batch), model.pipeline.decoder.requests
-        cache = EncoderCache(model.pipeline, batch.cache_bytes, runs, store)
+        cache, requests = _cache(model, runs, batch), model.pipeline.decoder.requests
         self._prefetcher = Prefetcher(
             items,
             runs=runs,
@@ -94,6 +96,13 @@ class SweepStream(Iterator[list[Answer]]):
                     return
         finally:
             self._prefetcher.close()
+
+
+def _cache(model: Answerer, runs: Sequence[RunSettings], batch: BatchSettings) -> ImageCache:
+    """Make the cache of images: by tiles where some may be skipped, else as wholes."""
+    if skips(model.pipeline, runs):
+        return TileCache(model.pipeline, batch.cache_bytes, runs, _store(model, runs, batch))
+    return EncoderCache(model.pipeline, batch.cache_bytes, runs, _store(model, runs, batch))
 
 
 def _store(model: Answerer, runs: Sequence[RunSettings], batch: BatchSettings) -> EncodingStore | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from adafv.encoding import ImageEncoding
 from adafv.errors import InputError
 from adafv.prompt import Prompt
 from adafv.records import Answer, Question
 from adafv.settings import RunSettings
 from adafv.streaming.encoder_cache import Loaded
 from adafv.streaming.runs import effective
+from adafv.tiled import View
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,31 @@ class Ticket:
 
 @dataclass
 class Encoded:
-    """A ticket whose image is encoded. `slots[run]`: those of `ticket.answers` that executing `run` fills."""
+    """A ticket whose image is encoded, as `views` show it under each run.
+
+    `slots[run]`: those of `ticket.answers` that executing `run` fills.
+    """
 
     ticket: Ticket
     question: Question
     prompt: Prompt
     key: str
-    encoding: ImageEncoding
+    views: dict[RunSettings, View]
     slots: dict[RunSettings, list[int]]
 
     @classmethod
-    def of(cls, ticket: Ticket, key: str, encoding: ImageEncoding) -> Encoded:
+    def of(cls, ticket: Ticket, key: str, views: dict[RunSettings, View]) -> Encoded:
         """Group a ticket's runs by what they amount to for this image, so that equal ones are executed once."""
         if ticket.question is None or ticket.prompt is None:
             raise InputError("a ticket without a prompt", "")
-        firsts: dict[RunSettings, RunSettings] = {}
+        firsts: dict[tuple[RunSettings, tuple[int, ...]], RunSettings] = {}
         slots: dict[RunSettings, list[int]] = {}
         for slot, run in enumerate(ticket.runs):
             own = run.keeping(ticket.question.keep)
-            first = firsts.setdefault(effective(own, encoding.visual, len(ticket.question.known)), run)
+            image, known = views[run].image, len(ticket.question.known)
+            first = firsts.setdefault((effective(own, image.visual, known, image.whole_visual), image.numbers), run)
             slots.setdefault(first, []).append(slot)
-        return cls(ticket, ticket.question, ticket.prompt, key, encoding, slots)
+        return cls(ticket, ticket.question, ticket.prompt, key, views, slots)
 
     def fill(self, run: RunSettings, answer: Answer) -> None:
         """Put an answer into the slots of `run`, each under its own settings' names."""

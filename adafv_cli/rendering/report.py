@@ -69,6 +69,9 @@ def several(answers: Sequence[Answer]) -> Text:
     tokens = next((answer.tokens for answer in answers if answer.tokens), None)
     if tokens is not None:
         _line(text, "visual tokens", f"{_kept(tokens)}; the image is encoded once, with question 1")
+    looked = [f"{one.tokens.tiles}" for one in answers if one.tokens and one.tokens.tiles < one.tokens.crops - 1]
+    if looked and tokens is not None:
+        _line(text, "", f"tiles looked at, of {tokens.crops - 1}: {', '.join(looked)}")
     setup = next((answer.setup for answer in answers if answer.setup), None)
     if setup is not None:
         _setup(text, setup)
@@ -108,6 +111,8 @@ def _tokens(text: Text, answer: Answer, tokens: TokenCounts, bars: bool) -> None
     elif answer.pruner is not None and tokens.kept < tokens.visual:
         merged = f"; {tokens.merged} others are merged into them" if tokens.merged else ""
         _line(text, "", f"chosen by {answer.pruner}{merged}")
+    if tokens.tiles < tokens.crops - 1:
+        _line(text, "", f"{tokens.tiles} of {tokens.crops - 1} tiles encoded; the thumbnail tells which")
     if answer.keep is not None and tokens.kept < tokens.visual and Budget.parse(answer.keep).held is not None:
         _line(text, "", f"as many as this image and question need ({answer.keep})")
 
@@ -117,6 +122,7 @@ def _setup(text: Text, setup: Setup) -> None:
     said += ["image padded to a square"] if setup.pad else []
     said += [f"system text {cut(repr(setup.system), 40)}"] if setup.system else []
     said += ["a budget for each crop"] if setup.crop_budget == "each" else []
+    said += [f"tiles {setup.tiles}"] if setup.tiles != "all" else []
     _line(text, "asked with", "; ".join(said))
 
 

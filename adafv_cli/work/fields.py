@@ -19,6 +19,8 @@ from adafv.spreading.places import address_of
 from adafv_cli.work.addresses import Address
 from adafv_cli.work.lines import Line
 
+_TURNS = ("messages", "conversations", "conversation", "history")  # how others write several turns
+
 
 @dataclass(frozen=True)
 class Embedded:
@@ -82,6 +84,9 @@ def _with_text(line: Line, found: dict[str, Any]) -> Line:
     text = found[name] if name is not None else None
     if not isinstance(text, str) or not text.strip():
         what = "there is no question" if text is None else f"{name}: {short(text)} is no question"
+        turns = next((key for key in _TURNS if found.get(key)), None)
+        if text is None and turns is not None:
+            what = f"{turns}: {short(found[turns])}: a question is one turn about one image, not a conversation"
         return line.failed(InputError(what, 'give it as "text": "what is this?"'))
     line = replace(line, text=text)
     try:

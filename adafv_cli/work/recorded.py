@@ -21,6 +21,7 @@ SUSPECTS = "suspects"  # keys of lines, and how often a server has died while it
 _BEFORE = {
     "crop_budget": "joint",
     "select": "question",
+    "tiles": "all",
     "pad": None,
     "protocol": None,
     "benchmark": None,
@@ -131,7 +132,7 @@ def _in_answer(first: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     told["select"] = first.get("select") or "question"
     told |= {name: first[key] for name, key in _IN_LINES.items() if key in first}
     setup = asdict(Setup()) | (first.get("setup") or {})
-    told["protocol"] = setup["protocol"]
+    told |= {name: setup[name] for name in ("protocol", "tiles")}
     if setup["protocol"] is None:  # which else decides over the rest
         told["crop_budget"] = setup["crop_budget"]
         same = system_name(settings.get("system")) == setup["system"]
