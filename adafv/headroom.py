@@ -14,7 +14,7 @@ _SPARE = 0.9  # of what is free: fragments, and others who need some, too
 
 
 class Headroom:
-    """Watches the memory of accelerators, or the process's own where the work is done by a CPU.
+    """Watches the memory of accelerators, and that of the process: all the work's, or pixels and buffers beside it.
 
     Args:
         devices: of the model.
@@ -23,9 +23,8 @@ class Headroom:
     def __init__(self, devices: Iterable[torch.device]) -> None:
         listed = list(devices)
         self._cuda = [device for device in listed if device.type == "cuda"]
-        self._resting = 0  # where a CPU does the work
-        if all(device.type in ("cpu", "meta") for device in listed) and reset_resident():
-            self._resting = resident("VmRSS") or 0
+        told = bool(self._cuda) or all(device.type in ("cpu", "meta") for device in listed)  # of others nobody knows
+        self._resting = (resident("VmRSS") or 0) if told and reset_resident() else 0
 
     def begin(self) -> None:
         """Count what an accelerator takes from now on. What a CPU takes is counted since this was made."""
@@ -33,12 +32,15 @@ class Headroom:
             torch.cuda.reset_peak_memory_stats(device)
 
     def doubles(self) -> bool:
-        """Tell whether as much again as the work took at its peak is free; false where nobody knows."""
-        if self._cuda:
-            return all(map(_doubles_on, self._cuda))
+        """Tell whether as much again as the work took at its peak is free; false where nobody knows.
+
+        Beside an accelerator the process's memory counts where it is known, and is no obstacle where it is not.
+        """
+        if not all(map(_doubles_on, self._cuda)):
+            return False
         peak, free = resident("VmHWM"), available()
         if not self._resting or peak is None or free is None:
-            return False
+            return bool(self._cuda)
         return peak - self._resting < _SPARE * free
 
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from adafv import stepping
+from adafv import flops, stepping
 from adafv.bench import stock as stock_module
 from adafv.bench import suite, throughput
 from adafv.bench.geometries import geometry
 from adafv.bench.machine import Machine
 from adafv.bench.records import ALONE, STOCK, UNPRUNED, Bench, Row
+from adafv.bench.selection import Selection
 from adafv.bench.stock import Stock
 from adafv.bench.subject import Subject
+from adafv.bench.vision import Vision
 from adafv.errors import DeviceError, InputError
 from adafv.settings import LoadSettings
 
@@ -101,6 +103,53 @@ def test_several_questions_about_an_image_are_timed_with_and_without_what_they_s
     rounds.samples.append({way.name: {"question": 1.0} for way in rounds.variants})
     close = f"the cheapest at 4 questions an image, not told apart from {ALONE} and adafv 16"
     assert {row.variant: row for row in section.rows(rounds, MACHINE)}["unpruned, batch 4"].notes == (close,)
+
+
+def test_choosing_is_put_beside_the_prefill_that_it_saves(bench: Bench) -> None:
+    found = rows(bench, "pruners")
+    assert list(found) == ["adafv", "divprune"]
+    section = Selection(subject(), 16, ["adafv"], 2)
+    rounds = section.rounds()
+    rounds.take(1, float("inf"), lambda _: None)
+    text = section._subject.accountant.text
+    request = section._asked()[0]
+    lengths = [length + request.prompt.text_tokens for length in (len(request.image.packed), 16)]
+    saved = flops.prefill(text, lengths[0]) - flops.prefill(text, lengths[1])
+    quick = {"adafv": {"selection": 0.5}, "prefill, unpruned": {"prefill": 60.0}, "prefill, pruned": {"prefill": 10.0}}
+    rounds.samples = [quick] * 2  # two questions: choosing for them is 0.5 s of 100 s
+    (row,) = section.rows(rounds, MACHINE)
+    share = 100 * row.flops["selection"] / 2 / saved
+    assert row.notes == (f"0.5 % of the prefill time that it saves, {share:.2g} % by FLOPs",)
+
+
+def test_maps_of_all_layers_are_timed_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, made = subject(), []
+    tower = one.stock.model.vision_tower
+    hook = tower.register_forward_hook(lambda _module, _args, out: made.append(out.attentions))
+    section = Vision(one, (2,))
+    rounds = section.rounds()
+    rounds.take(1, float("inf"), lambda _: None)
+    hook.remove()
+    found = {row.variant: row for row in section.rows(rounds, MACHINE)}
+    assert list(found) == [
+        "transformers, 2 images",
+        "adafv, with saliency, 2 images",
+        "eager, all attention maps, 2 images",
+    ]
+    assert {len(maps) for maps in made if maps} == {tower.config.num_hidden_layers}
+    assert tower.config._attn_implementation == "sdpa"
+    assert [gain.over for gain in found["eager, all attention maps, 2 images"].speedups] == ["transformers, 2 images"]
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Vision, "_eager", full)
+    section = Vision(one, (1,))
+    rounds = section.rounds()
+    rounds.take(1, float("inf"), lambda _: None)
+    found = {row.variant: row for row in section.rows(rounds, MACHINE)}
+    assert found["eager, all attention maps, 1 image"].notes == ("more than the memory holds",)
+    assert found["adafv, with saliency, 1 image"].rate is not None
 
 
 def test_stock_and_our_unpruned_engine_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,12 @@ def test_there_is_room_where_every_device_holds_the_work_twice_and_the_weights_o
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[device.index])
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: weights)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=100))
+    monkeypatch.setattr(headroom, "reset_resident", lambda: True)
     assert Headroom(devices).doubles() == room
+    for peak, known, there in ((89, 30, False), (80, 30, room), (89, None, room)):  # of the process, beside the devices
+        monkeypatch.setattr(headroom, "resident", {"VmRSS": 60, "VmHWM": peak}.get)
+        monkeypatch.setattr(headroom, "available", lambda known=known: known)
+        assert Headroom(devices).doubles() == there
 
 
 @pytest.mark.parametrize("resting,peak,room", [(60, 80, True), (60, 89, False), (0, 80, False)])
@@ -200,6 +205,24 @@ def test_a_question_that_fits_no_memory_fails_alone(llava: adafv.Model, monkeypa
     stream = llava.stream(asked, RUN, BatchSettings(batch_size=4))
     assert [a.error and a.error.type for a in stream] == [None, None, "OutOfMemoryError", None]
     assert stream.stats.batch_size >= 2  # as many as fitted, not one for ever
+
+
+def test_cosines_are_let_go_before_a_lone_question_fails(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, run = [], Pipeline.begin
+
+    def tight(self: Pipeline, rows: list, *others: object) -> object:  # type: ignore[type-arg]
+        known = rows[0].image.cosines
+        tried.append((len(rows), bool(known)))
+        if len(tried) == 1:
+            known["tokens"] = torch.ones(1)
+        if known:
+            raise OutOfMemoryError("out of memory", "less")
+        return run(self, rows, *others)
+
+    monkeypatch.setattr(Pipeline, "begin", tight)
+    answers = list(llava.stream(questions(2, 1), RUN, BatchSettings(batch_size=2, cache_bytes=0)))
+    assert [answer.error for answer in answers] == [None, None]
+    assert tried == [(2, False), (1, True), (1, False), (1, False)]
 
 
 def shaped(number: int, text: int, visual: int, kind: str = "loaded") -> Ticket:

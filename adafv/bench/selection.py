@@ -7,19 +7,20 @@ from functools import partial
 
 import torch
 
-from adafv import pruners
+from adafv import flops, pruners
 from adafv.bench.machine import Machine
 from adafv.bench.records import Row
-from adafv.bench.rounds import Rounds, Sample, Variant
+from adafv.bench.rounds import Rounds, Sample, Spread, Variant
 from adafv.bench.subject import Subject
 from adafv.request import Request
 from adafv.timing import Stopwatch
 
 STAGES = ("score", "prune")
+_PREFILLS = ("prefill, unpruned", "prefill, pruned")  # of one question, beside which choosing is put
 
 
 class Selection:
-    """The section `pruners`: seconds of scoring and choosing for a batch, on the device that the model is on.
+    """The section `pruners`: seconds of scoring and choosing for a batch, and their share of the prefill that it saves.
 
     Args:
         subject: whose visual tokens they choose among.
@@ -37,7 +38,10 @@ class Selection:
 
     def rounds(self) -> Rounds:
         """List the variants."""
-        return Rounds([Variant(name, partial(self._choose, name)) for name in self._names])
+        choosing = [Variant(name, partial(self._choose, name)) for name in self._names]
+        keeps: tuple[int | str, ...] = ("all", self._keep)
+        prefills = zip(_PREFILLS, keeps, strict=True)
+        return Rounds([*choosing, *(Variant(name, partial(self._prefill, keep)) for name, keep in prefills)])
 
     def rows(self, rounds: Rounds, machine: Machine) -> list[Row]:
         """Sum up what was measured."""
@@ -49,6 +53,12 @@ class Selection:
         run = self._subject.run_settings(self._keep, 1, name)
         pipeline.prune(self._asked(), pipeline.embed(self._asked()), run, watch)
         return {stage: watch[stage] for stage in STAGES} | {"selection": watch["score"] + watch["prune"]}
+
+    def _prefill(self, keep: int | str) -> Sample:
+        """Answer one question by one token; the batch would take as many times as long as it has questions."""
+        run = self._subject.run_settings(keep, 1, "saliency")
+        latency = self._subject.model.run(self._asked()[:1], run)[0].latency_s
+        return {} if latency is None or latency.prefill is None else {"prefill": latency.prefill}
 
     def _asked(self) -> list[Request]:
         """Encode the pictures when they are first needed: the section may never run."""
@@ -83,4 +93,19 @@ class Selection:
             rounds=len(rounds.samples),
             seconds={stage: spread for stage, spread in stages.items() if spread is not None},
             flops={"selection": self._size * cost},
+            notes=self._shares(stages["selection"], cost, rounds),
         )
+
+    def _shares(self, taken: Spread | None, cost: int, rounds: Rounds) -> tuple[str, ...]:
+        """Say what share choosing is of the prefill that it saves, where it saves any."""
+        whole, pruned = (rounds.spread(name, "prefill") for name in _PREFILLS)
+        if taken is None or whole is None or pruned is None or whole.median <= pruned.median:
+            return ()
+        request, text = self._requests[0], self._subject.accountant.text
+        before, after = (
+            flops.prefill(text, visual + request.prompt.text_tokens)
+            for visual in (len(request.image.packed), self._keep)
+        )
+        time = 100 * taken.median / (self._size * (whole.median - pruned.median))
+        work = f", {100 * cost / (before - after):.2g} % by FLOPs" if before > after else ""
+        return (f"{time:.2g} % of the prefill time that it saves{work}",)

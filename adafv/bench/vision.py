@@ -13,11 +13,15 @@ from adafv.bench.peak import Peak
 from adafv.bench.records import STOCK, Row
 from adafv.bench.rounds import Rounds, Sample, Spread, Variant
 from adafv.bench.subject import Subject
+from adafv.errors import OutOfMemoryError
 from adafv.families.tower import layers_that_run
 from adafv.images import open_image
+from adafv.memory import is_out_of_memory
 from adafv.timing import Stopwatch
 
 _OURS = "adafv, with saliency"
+_EAGER = "eager, all attention maps"  # which is how saliency is had of transformers as it is
+_FEW = 8  # pictures at once of which all maps may fit
 
 
 class Vision:
@@ -37,6 +41,7 @@ class Vision:
             subject.model.pipeline.preprocess(open_image(one)) for one in subject.pictures[: self._sizes[-1]]
         ]
         self._peaks: dict[str, int | None] = {}
+        self._full: set[str] = set()
 
     def rounds(self) -> Rounds:
         """List the variants."""
@@ -48,24 +53,44 @@ class Vision:
 
     @property
     def _ways(self) -> list[tuple[str, int]]:
-        return [(who, size) for size in self._sizes for who in (STOCK, _OURS)]
+        return [(who, size) for size in self._sizes for who in (STOCK, _OURS, *[_EAGER] * (size <= _FEW))]
 
     def _timed(self, who: str, size: int) -> Sample:
+        if _named(who, size) in self._full:
+            return {}
         peak, watch = Peak(self._subject.devices), Stopwatch(self._subject.devices)
+        run = {STOCK: self._stock, _OURS: self._ours, _EAGER: self._eager}[who]
         start = watch.now()
-        with peak.watched():
-            (self._stock if who == STOCK else self._ours)(size)
+        try:
+            with peak.watched():
+                run(size)
+        except (RuntimeError, OutOfMemoryError) as error:
+            if not (isinstance(error, OutOfMemoryError) or is_out_of_memory(error)):
+                raise
+            self._full.add(_named(who, size))
+            return {}
         taken = watch.now() - start
         self._peaks[_named(who, size)] = peak.bytes
         return {"vision": taken}
 
+    def _eager(self, size: int) -> None:
+        """Do the same with the attention kernel that gives maps, and keep those of all layers."""
+        tower = self._subject.stock.model.vision_tower
+        before = tower.config._attn_implementation
+        tower.set_attn_implementation("eager")
+        try:
+            self._stock(size, output_attentions=True)
+        finally:
+            tower.set_attn_implementation(before)
+
     @torch.inference_mode()
-    def _stock(self, size: int) -> None:
+    def _stock(self, size: int, **more: bool) -> None:
         """Run the tower and the projector of transformers over the crops, and take what LLaVA takes."""
         stock = self._subject.stock
         tower, config = stock.model.vision_tower, stock.config
         values = torch.cat([one.values for one in self._pixels[:size]]).to(self._subject.devices[0], stock.dtype)
-        out = tower(values, output_hidden_states=True).hidden_states[config.vision_feature_layer]
+        given = tower(values, output_hidden_states=True, **more)  # maps, too, are held until all is done
+        out = given.hidden_states[config.vision_feature_layer]
         stock.model.multi_modal_projector(out[:, 1:] if config.vision_feature_select_strategy == "default" else out)
 
     def _ours(self, size: int) -> None:
@@ -74,7 +99,7 @@ class Vision:
     def _row(self, who: str, size: int, rounds: Rounds, machine: Machine) -> Row:
         name, crops = _named(who, size), sum(len(one.values) for one in self._pixels[:size])
         values = rounds.values(name, "vision")
-        gain = rounds.speedup(name, _named(STOCK, size), "vision") if who == _OURS else None
+        gain = rounds.speedup(name, _named(STOCK, size), "vision") if who != STOCK else None
         accountant = self._subject.accountant
         spent = flops.vision(accountant.vision, crops) + flops.projector(
             accountant.vision, crops * accountant.vision.patches
@@ -85,12 +110,13 @@ class Vision:
             variant=name,
             settings={"images": size, "crops": crops, "layers": layers_that_run(self._subject.stock.config)},
             rounds=len(values),
-            seconds={"vision": Spread.of(values)},
-            rate=Spread.of([crops / value for value in values]),
+            seconds={"vision": Spread.of(values)} if values else {},
+            rate=Spread.of([crops / value for value in values]) if values else None,
             flops={"vision": spent},
             bound_s={"vision": machine.bound(spent, self._subject.vision_bytes, self._subject.dtype)},
             speedups=() if gain is None else (gain,),
             peak_bytes=self._peaks.get(name),
+            notes=("more than the memory holds",) if name in self._full else (),
         )
 
 

@@ -64,6 +64,7 @@ class Scheduler:
         self._together = any(run.begins_alike for run in self._runs)
         self._cold = set(self._runs) if len(self._runs) > 1 else set()
         self._flights = Flights(prefetcher.tell_news)
+        self._encoded: list[Encoded] = []  # of the batch that is being answered
         self.suspects: list[Suspect] = []
         self.lost: DeviceError | None = None
 
@@ -82,7 +83,7 @@ class Scheduler:
         return due
 
     def _answer(self, batch: list[Ticket]) -> None:
-        encoded: list[Encoded] = []
+        self._encoded = encoded = []
         self._room.begin()
         whole = self._in_parts(batch, lambda part: encoded.extend(self._encode(part)), self._fail)
         roomy, start = self._room.doubles(), time.perf_counter()
@@ -95,6 +96,7 @@ class Scheduler:
         for one in encoded:
             for view in one.views.values():
                 view.image.cosines.clear()
+        self._encoded = []
         self._runs.append(self._runs.pop(0))
         if whole and len(encoded) == self._size.now:
             self._size.went(time.perf_counter() - start, room=roomy)
@@ -110,7 +112,7 @@ class Scheduler:
             error = self._error_of(attempt, part)
             if error is None:
                 return len(part)
-            if len(part) == 1 and isinstance(error, OutOfMemoryError) and not last and self._cache.let_go():
+            if len(part) == 1 and isinstance(error, OutOfMemoryError) and not last and self._let_go():
                 return fitting(part, last=True)
             if len(part) == 1:
                 fail(part[0], error)
@@ -122,6 +124,14 @@ class Scheduler:
             return fitted
 
         return fitting(batch) == len(batch)
+
+    def _let_go(self) -> bool:
+        """Free what can be had anew: encodings that are held, and this batch's cosines; tells whether there was any."""
+        views = [view for one in self._encoded for view in one.views.values()]
+        cosines = [view.image.cosines for view in views if view.image.cosines]
+        for known in cosines:
+            known.clear()
+        return self._cache.let_go() or bool(cosines)
 
     def _error_of(self, attempt: Callable[[list[_Part]], None], batch: list[_Part]) -> AdaFVError | None:
         """Attempt a batch; why it failed, if it did. Raises `DeviceError` where that ends everything."""
