@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -212,6 +213,7 @@ if __name__ == "__main__":
     parser.add_argument("--vllm", default="", metavar="FLAGS", help="further ones of vllm serve")
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the servers would stay
     sys.stdout.reconfigure(line_buffering=True)
     if chosen.what == "compare":
         compare(chosen.env.resolve(), chosen)

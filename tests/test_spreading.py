@@ -20,7 +20,7 @@ from adafv.spreading import actors, cluster, places
 from adafv.spreading.blocks import Blocks
 from adafv.spreading.cluster import Cluster
 from adafv.spreading.settings import ClusterSettings
-from adafv.spreading.worker import Fault
+from adafv.spreading.worker import Fault, Job, Worker
 from adafv.streaming.answerer import Suspect
 from adafv.streaming.runs import Asked
 from tests import batch_fakes
@@ -245,6 +245,14 @@ def test_a_stream_that_was_stopped_leaves_the_cluster_as_it_was(
         again = found.sweep((replace_text(one) for one in asked(images, 50)), [RUN])
         texts = [answer.text for (answer,) in again]
     assert texts == [f"re: again {number}" for number in range(50)]
+
+
+def test_a_halt_is_for_its_stream_alone_and_may_come_first(model: FakeBatchModel, images: list[str]) -> None:
+    worker = Worker(Job("/", LoadSettings(), RUN))
+    worker.load()
+    worker.halt(0)
+    assert not worker.answer([*asked(images, 3)], [RUN], BatchSettings(), 0).answers
+    assert len(worker.answer([*asked(images, 3)], [RUN], BatchSettings(), 1).answers) == 3
 
 
 def replace_text(item: Asked) -> Asked:
