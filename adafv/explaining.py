@@ -47,13 +47,19 @@ def explain(
     texts, owners = words_of(processor.tokenizer, request.prompt.after)
     similar, matching = (values.tolist() for values in similarity.max(dim=0))
     boxes = pipeline.stages.boxes(pixels.size, encoding, pixels.padded)
-    places = zip(encoding.crop.tolist(), encoding.cell.tolist(), boxes, strict=True)
+    crops = [encoding.numbers[crop] for crop in encoding.crop.tolist()]
+    places = zip(crops, encoding.cell.tolist(), boxes, strict=True)
     scored = zip(encoding.saliency.tolist(), similar, (owners[token] for token in matching), strict=True)
     fates = zip(*(_fates(encoding.candidates, kept)), strict=True)
     return Explanation(
         answer=answer,
         image=image,
-        crops=tuple(map(Crop, _pictures(pixels.values, processor.image_processor), frames)),
+        crops=tuple(
+            Crop(picture, frame, encoded=number in encoding.numbers)
+            for number, (picture, frame) in enumerate(
+                zip(_pictures(pixels.values, processor.image_processor), frames, strict=True)
+            )
+        ),
         grids=encoding.grids,
         tokens=tuple(
             VisualToken(*place, *score, *fate) for place, score, fate in zip(places, scored, fates, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,10 +70,12 @@ class Crop:
     Args:
         picture: its pixels, normalisation undone.
         frame: where it lies in the image.
+        encoded: false of a tile that was skipped.
     """
 
     picture: Image.Image
     frame: Frame
+    encoded: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Explanation:
         image: upright, as it was opened.
         crops: what was made of it.
         grids: (rows, columns) of the token grids that cover the image, one over the other: one for LLaVA-1.5; for
-            LLaVA-NeXT and LLaVA-OneVision the thumbnail's, then that of the tiles.
+            LLaVA-NeXT and LLaVA-OneVision the thumbnail's, then that of the tiles, in bands where some were skipped.
         tokens: in the order of the grids, row by row.
         words: of the prompt behind the image, in order.
         saliency: what the tokens' is: `attention of [CLS]`, or `attention received` where the tower has no [CLS].
@@ -102,12 +105,9 @@ class Explanation:
 
     @property
     def layers(self) -> list[range]:
-        """Numbers of the tokens of each grid."""
-        layers, start = [], 0
-        for rows, columns in self.grids:
-            layers.append(range(start, start + rows * columns))
-            start += rows * columns
-        return layers
+        """Numbers of the tokens of the first grid, and of those of all others, which lie side by side."""
+        first = math.prod(self.grids[0])
+        return [range(first), range(first, len(self.tokens))] if len(self.grids) > 1 else [range(first)]
 
     def padded(self) -> Explanation:
         """Explain in terms of the padded image, padding and all; itself where nothing was padded."""
@@ -135,7 +135,7 @@ class Explanation:
         tokens, answer = self.tokens, self.answer.to_json()
         return answer | {
             "image": (answer["image"] or {}) | {"width": self.image.width, "height": self.image.height},
-            "crops": [{"box": _rounded(crop.frame.seen)} for crop in self.crops],
+            "crops": [{"box": _rounded(crop.frame.seen), "encoded": crop.encoded} for crop in self.crops],
             "grids": [list(grid) for grid in self.grids],
             "words": [
                 {"text": word.text, "own": word.own, "similarity": _short(word.similarity)} for word in self.words

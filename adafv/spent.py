@@ -13,7 +13,8 @@ class TokenCounts:
     `kept = from_saliency + from_similarity - from_both`; the last three are `None` where a pruner has no
     such split. `text` counts everything that is not visual; `newlines` the row-end embeddings
     (LLaVA-NeXT, LLaVA-OneVision) that are fed only when nothing is pruned; `merged` the visual tokens that are not kept
-    but went into the mean of one that is. Of `crops - 1` tiles, `tiles` were looked at; `visual` counts those of all.
+    but went into the mean of one that is. Of `crops - 1` tiles, `tiles` were looked at
+    (`None` in an older version's answers); `visual` counts the tokens of all.
     """
 
     visual: int
@@ -26,7 +27,7 @@ class TokenCounts:
     crops: int
     newlines: int = 0
     merged: int = 0
-    tiles: int = 0
+    tiles: int | None = None
 
     @property
     def fed(self) -> int:

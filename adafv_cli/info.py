@@ -157,7 +157,7 @@ def _image_size(given: str) -> tuple[int, int]:
 def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card.Card:
     check_versions()
     from adafv.costs.description import describe
-    from adafv.costs.plan import PromptPlan, plan_answer, plan_image
+    from adafv.costs.plan import PromptPlan, plan_answer, plan_image, skips_tiles
     from adafv.families import family_of
     from adafv.loading.reading import configuration, describe_prompts
     from adafv.loading.source import locate
@@ -171,7 +171,11 @@ def _plan(settings: LoadSettings, width: int, height: int, keep: Budget) -> card
     runs = [RunSettings(keep=budget) for budget in _budgets(keep, image.visual)]
     costs = {run.budget.text: plan_answer(config, image, run, prompt) for run in runs}
     family = family_of(config).name
-    return card.Card(settings.model, family, describe(config), prompts, width, height, image, prompt, keep, costs)
+    counts = range(1, image.crops) if skips_tiles(config) else ()
+    tiles = {count: plan_answer(config, image, RunSettings(keep=keep, tiles=count), prompt) for count in counts}
+    return card.Card(
+        settings.model, family, describe(config), prompts, width, height, image, prompt, keep, costs, tiles
+    )
 
 
 def _budgets(keep: Budget, visual: int) -> list[Budget]:

@@ -56,7 +56,7 @@ ROOMS: dict[str, str] = {
     "prefixes": "decoding",
     "stepping": "sampling",
     "generating": "decoding errors memory prefixes sampling settings stepping timing",
-    "costs": "errors families flops pruners settings spent",
+    "costs": "errors families flops pruners settings spent tiles",
     "loading": "chat_templates demo errors families headroom memory prompt settings",
     "choosing": "encoding errors evidence pruners request settings signals timing",
     "serving": "decoding errors settings timing",

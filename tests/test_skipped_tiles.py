@@ -13,6 +13,7 @@ from PIL import Image
 import adafv
 from adafv import Answer, Question, RunSettings, flops, pruners
 from adafv.costs.accounting import Accountant
+from adafv.costs.plan import PromptPlan, plan_answer, plan_image
 from adafv.encoding import ImageEncoding, Pixels
 from adafv.errors import InputError
 from adafv.families.skipping import SkippingStages
@@ -316,3 +317,56 @@ def test_tiles_of_each_question_and_tokens_of_all_contradict_each_other() -> Non
     ):
         RunSettings(select="image", tiles=2)
     assert RunSettings(select="image", tiles="all").tiles == "all"
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("tiles", [1, 2, "auto"])
+def test_a_plan_says_what_an_answer_costs_at_most(tiled: adafv.Model, tiles: Any, later: bool) -> None:
+    """Exactly, where tiles are of one size and their number is given."""
+    run, image = RunSettings(keep=12, pruner="saliency", tiles=tiles, max_new_tokens=2), noise(112, 112)
+    first, second = tiled.answer(image, [ASK, ASK], run)
+    answer, prompt = (second if later else first), tiled.render(Question(0, None, ASK), run)
+    config, tokens, spent = tiled.pipeline.model.config, answer.tokens, answer.flops
+    assert tokens is not None and spent is not None
+    lengths = PromptPlan(len(prompt.before), len(prompt.after), tokens.generated)
+    plan = plan_answer(config, plan_image(config, 112, 112), run, lengths, later=later, bytes_per_value=4)
+    if tiles == "auto":
+        assert plan.flops.total >= spent.total and plan.tokens.tiles == 4
+    elif later:
+        assert plan.flops.total == spent.total  # neither is charged what is shared across a batch alone
+    else:
+        assert plan.flops == spent and plan.memory_bytes == answer.memory_bytes
+        assert plan.tokens == tokens
+
+
+def test_what_was_skipped_is_shown_as_skipped(tiled: adafv.Model) -> None:
+    from adafv.figures import captions
+    from adafv.figures.explanation import render
+
+    image = noise(112, 112)
+    told = tiled.explain(image, ASK, keep=12, tiles=2, max_new_tokens=1)
+    encoded = [number for number, crop in enumerate(told.crops) if crop.encoded]
+    assert encoded[0] == 0 and len(encoded) == 3 and len(told.crops) == 5
+    assert {token.crop for token in told.tokens} == set(encoded)
+    assert [len(layer) for layer in told.layers] == [16, 32] and len(told.tokens) == 48
+    assert sum(token.kept for token in told.tokens) == 12
+    assert [crop["encoded"] for crop in told.to_json()["crops"]] == [crop.encoded for crop in told.crops]
+    for token in told.tokens:
+        left, top, right, bottom = token.box or (0.0, 0.0, 0.0, 0.0)
+        seen = told.crops[token.crop].frame.seen
+        assert seen[0] <= left < right <= seen[2] and seen[1] <= top < bottom <= seen[3]
+    assert captions.titles(told, 1)[0] == "2 of 4 tiles"
+    whole = tiled.explain(image, ASK, keep=12, max_new_tokens=1)
+    assert captions.titles(whole, 1)[0] == "tiles: crops 1 to 4" and all(crop.encoded for crop in whole.crops)
+    drawn = render(told, "svg", dpi=50).decode()
+    assert drawn.count("skipped -->") == 2 and "skipped -->" not in render(whole, "svg", dpi=50).decode()
+
+
+def test_the_report_says_how_many_tiles_were_looked_at(tiled: adafv.Model) -> None:
+    from adafv_cli.rendering import report
+
+    first, second = tiled.answer(noise(112, 112), [ASK, "how many boats?"], keep=12, tiles=1, max_new_tokens=1)
+    assert "1 of 4 tiles encoded; the thumbnail tells which" in report.single(first).plain
+    assert "of 4 tiles each looked at: 1, 1" in report.several([first, second]).plain
+    whole = tiled.ask(noise(112, 112), ASK, keep=12, max_new_tokens=1)
+    assert "tiles" not in report.single(whole).plain

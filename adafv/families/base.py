@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from adafv.evidence import Grid
@@ -30,6 +30,21 @@ class ImagePlan:
     newlines: int
     grids: tuple[Grid, ...]
     crop_sizes: tuple[int, ...] = ()
+
+    def with_tiles(self, tiles: str) -> ImagePlan:
+        """Plan the image with some of its tiles, the largest ones, since only the thumbnail will tell which.
+
+        Args:
+            tiles: as of `RunSettings`; of `auto`, which may take any number, all.
+
+        Returns:
+            At most this many crops, visual tokens and newlines; `grids` are those of the whole image.
+        """
+        if not self.crop_sizes or tiles in ("all", "auto") or int(tiles) >= self.crops - 1:
+            return self
+        thumbnail, *sizes = self.crop_sizes
+        kept = (thumbnail, *sorted(sizes, reverse=True)[: int(tiles)])
+        return replace(self, crops=len(kept), visual=sum(kept), crop_sizes=kept)
 
     @property
     def packed(self) -> int:

@@ -54,10 +54,9 @@ def titles(explanation: Explanation, layer: int) -> list[str]:
     image = f"image, {padded}{explanation.image.width} \u00d7 {explanation.image.height}"
     if len(explanation.grids) == 1 and len(explanation.crops) == 1:
         return [image, "saliency", "similarity", f"kept: {kept}"]
-    tiles = len(explanation.crops) - 1
-    first, part = ((image, "thumbnail"), (f"tiles: crops 1 to {tiles}" if tiles > 1 else "tile: crop 1", "tiles"))[
-        layer
-    ]
+    tiles, encoded = len(explanation.crops) - 1, sum(crop.encoded for crop in explanation.crops[1:])
+    named = f"tiles: crops 1 to {tiles}" if tiles > 1 else "tile: crop 1"
+    first, part = ((image, "thumbnail"), (named if encoded == tiles else f"{encoded} of {tiles} tiles", "tiles"))[layer]
     return [first, f"saliency, {part}", f"similarity, {part}", f"kept of the {part}: {kept}"]
 
 

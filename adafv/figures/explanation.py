@@ -51,7 +51,7 @@ class _Drawing:
 
         self.explanation, self.dpi = explanation.padded(), dpi
         explanation = self.explanation
-        aspect, layers = explanation.image.width / explanation.image.height, len(explanation.grids)
+        aspect, layers = explanation.image.width / explanation.image.height, len(explanation.layers)
         header = captions.header(explanation, width_for(aspect, layers) * _POINTS, _SIZES)
         height = sum(size * _LEADING for _, size, _ in header) / _POINTS
         self.layout: Layout = arrange(aspect, layers, height)
@@ -117,8 +117,9 @@ class _Drawing:
             for colour, width in (("black", 1.6), ("white", 0.7)):
                 axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=width))
             if numbered:
+                label = str(number) if crop.encoded else f"{number} skipped"
                 axes.annotate(
-                    str(number), (left, top), xytext=(3, -3), textcoords="offset points", va="top", size=_SIZES.small,
+                    label, (left, top), xytext=(3, -3), textcoords="offset points", va="top", size=_SIZES.small,
                     color="white", bbox={"boxstyle": "round,pad=0.2", "fc": "black", "ec": "none", "alpha": 0.7},
                 )  # fmt: skip
 

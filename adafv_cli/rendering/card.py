@@ -35,7 +35,10 @@ _NOTES = (
 
 @dataclass(frozen=True)
 class Card:
-    """A checkpoint, what becomes of an image of some size, and what an answer costs at several budgets."""
+    """A checkpoint, what becomes of an image of some size, and what an answer costs at several budgets.
+
+    `tiles`: what one costs at `keep` with so many of the image's tiles encoded, at most, where some may be skipped.
+    """
 
     model: str
     family: str
@@ -47,6 +50,7 @@ class Card:
     prompt: PromptPlan
     keep: Budget
     costs: dict[str, AnswerPlan]
+    tiles: Mapping[int, AnswerPlan] = field(default_factory=dict)
     probes: Mapping[str, Probe] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -58,6 +62,8 @@ class Card:
         ]
         prompts = None if self.prompts is None else asdict(self.prompts)
         found = {"model": self.model, **asdict(self.description), "prompts": prompts, "image": image, "costs": costs}
+        tiles = [{"tiles": count, **asdict(plan)} for count, plan in self.tiles.items()]
+        found |= {"tiles": tiles} if tiles else {}
         probes = [{"image": image, **probe.to_json()} for image, probe in self.probes.items()]
         return found | {"probes": probes} if probes else found
 
@@ -75,6 +81,8 @@ def text(found: Card) -> Text:
         _prompts(lines, found.prompts)
     _image(lines, found)
     _costs(lines, found)
+    if found.tiles:
+        _tiles(lines, found)
     if found.probes:
         _probes(lines, found.probes)
     return lines
@@ -171,6 +179,24 @@ def _costs(lines: Text, found: Card) -> None:
         lines.append(f"{line}\n", style)
     for note in (*_NOTES, *_auto(found)):
         lines.append(f"{note}\n", "dim")
+    lines.rstrip()
+
+
+def _tiles(lines: Text, found: Card) -> None:
+    plans = found.tiles
+    flops, prefix = units.scale(max(plan.flops.total for plan in plans.values()), units.DECIMAL)
+    lines.append("\n\nfewer tiles", "bold").append(
+        f" (--tiles) at {found.keep.text}, at most: the thumbnail tells which\n"
+    )
+    rows: list[tuple[str, ...]] = [("tiles", "visual", "vision", f"{prefix}FLOPs", "of all")]
+    for count, plan in plans.items():
+        spent = plan.flops
+        both = (f"{part / flops:.2f}" for part in (spent.vision + spent.projector, spent.total))
+        rows.append((str(count), str(plan.tokens.kept), *both, units.percent(spent.total, spent.unpruned_total)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, cells in enumerate(rows):
+        line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"{line}\n", "" if number else "dim")
     lines.rstrip()
 
 

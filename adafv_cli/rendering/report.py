@@ -69,9 +69,9 @@ def several(answers: Sequence[Answer]) -> Text:
     tokens = next((answer.tokens for answer in answers if answer.tokens), None)
     if tokens is not None:
         _line(text, "visual tokens", f"{_kept(tokens)}; the image is encoded once, with question 1")
-    looked = [f"{one.tokens.tiles}" for one in answers if one.tokens and one.tokens.tiles < one.tokens.crops - 1]
-    if looked and tokens is not None:
-        _line(text, "", f"tiles looked at, of {tokens.crops - 1}: {', '.join(looked)}")
+    looked = [one.tokens.tiles for one in answers if one.tokens is not None]
+    if tokens is not None and any(tiles is not None and tiles < tokens.crops - 1 for tiles in looked):
+        _line(text, "", f"of {tokens.crops - 1} tiles each looked at: {', '.join(map(str, looked))}")
     setup = next((answer.setup for answer in answers if answer.setup), None)
     if setup is not None:
         _setup(text, setup)
@@ -111,7 +111,7 @@ def _tokens(text: Text, answer: Answer, tokens: TokenCounts, bars: bool) -> None
     elif answer.pruner is not None and tokens.kept < tokens.visual:
         merged = f"; {tokens.merged} others are merged into them" if tokens.merged else ""
         _line(text, "", f"chosen by {answer.pruner}{merged}")
-    if tokens.tiles < tokens.crops - 1:
+    if tokens.tiles is not None and tokens.tiles < tokens.crops - 1:
         _line(text, "", f"{tokens.tiles} of {tokens.crops - 1} tiles encoded; the thumbnail tells which")
     if answer.keep is not None and tokens.kept < tokens.visual and Budget.parse(answer.keep).held is not None:
         _line(text, "", f"as many as this image and question need ({answer.keep})")
