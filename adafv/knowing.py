@@ -9,7 +9,7 @@ from dataclasses import replace
 from adafv.records import Answer, Question
 
 MOST = 64  # questions that choose together: of an image with more, each so many in a row; bounds what a choice reads
-_MOST_BYTES = 2**30
+_MOST_LETTERS = 2**30
 
 
 class Known:
@@ -20,7 +20,7 @@ class Known:
 
     def __init__(self) -> None:
         self._groups: dict[Hashable, list[dict[str, None]]] = {}
-        self._bytes = 0
+        self._letters = 0
 
     def add(self, image: Hashable, text: str) -> None:
         """Take in a question about an image, by whatever names it."""
@@ -30,7 +30,7 @@ class Known:
         if len(groups[-1]) == MOST:
             groups.append({})
         groups[-1][text] = None
-        self._bytes += len(text)
+        self._letters += len(text)
 
     def of(self, image: Hashable, text: str) -> tuple[str, ...]:
         """List the questions that choose with this one, itself among them."""
@@ -40,7 +40,7 @@ class Known:
     @property
     def full(self) -> bool:
         """Whether the texts have as many letters as may be held."""
-        return self._bytes > _MOST_BYTES
+        return self._letters > _MOST_LETTERS
 
 
 def together(items: Iterable[Question | Answer]) -> list[Question | Answer]:

@@ -91,7 +91,7 @@ class Flops:
 
     `unpruned_total` is what the same engine would have spent on the same answer with every visual token. What several
     questions of a batch share is charged to the first of them, on both sides: an image's encoding, a choice of tokens
-    that goes by the image alone, and the prefill of what their prompts begin with; the others' `prefill` is the rest.
+    that is made for all of them, and the prefill of what their prompts begin with; the others' `prefill` is the rest.
     """
 
     vision: int
