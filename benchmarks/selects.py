@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--set", choices=(PLAIN, HARD), default=HARD)
     parser.add_argument("--split", choices=("tune", "report"), default="report")
     parser.add_argument("--first", type=int, default=0, help="scene to begin with")
-    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--scenes", type=int, default=400)
     parser.add_argument("--out", type=Path, help="folder for what is measured")
     parser.add_argument("--table", type=Path, help="folder of what was measured")
     parser.add_argument("--plot", type=Path, help="with --table: a .png, .svg or .pdf")
