@@ -113,7 +113,7 @@ def choose(
             budgets.setdefault(None if settings.budget.held else keep, []).append(number)
     for budget, numbers in budgets.items():
         pruner = pruners.get(run.pruner)
-        alike = _alike(requests, numbers, by_image=run.by_image and budget is not None)
+        alike = _alike(requests, numbers, run, by_image=run.by_image and budget is not None)
         numbers, reads = list(alike), pruner.reads
         some = [requests[i] for i in numbers]
         with watch.span("score"):
@@ -170,15 +170,21 @@ def divided(requests: Sequence[Request], evidence: Evidence, row: int, selection
     return found
 
 
-def _alike(requests: Sequence[Request], numbers: Sequence[int], *, by_image: bool) -> dict[int, list[int]]:
-    """Find for each request that is to be pruned those whose tokens are chosen with its own, by image or together."""
+def _alike(
+    requests: Sequence[Request], numbers: Sequence[int], run: RunSettings, *, by_image: bool
+) -> dict[int, list[int]]:
+    """Find for each request that is to be pruned those whose tokens are chosen with its own, by image or together.
+
+    They all have the same budget, or each one of `auto`, which may be to hold another share.
+    """
     firsts: dict[Hashable, int] = {}
     alike: dict[int, list[int]] = {}
     for number in numbers:
         request = requests[number]
         asked = () if by_image else tuple(prompt.text for prompt in request.asked)
         together = by_image or len(asked) > 1
-        first = firsts.setdefault((id(request.image), asked), number) if together else number
+        key = (id(request.image), asked, request.settings(run).budget.held)
+        first = firsts.setdefault(key, number) if together else number
         alike.setdefault(first, []).extend([] if first == number else [number])
     return alike
 

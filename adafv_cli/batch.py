@@ -230,18 +230,8 @@ def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[st
     }
     found["engine"] = "transformers" if load.server is None else "server"
     found["chat_template"] = chat_templates.identity(load.chat_template)
-    names = (
-        "positions",
-        "crop_budget",
-        "tiles",
-        "system",
-        "pad",
-        "protocol",
-        "max_new_tokens",
-        "temperature",
-        "top_p",
-        "seed",
-    )
+    pruning, asking = ("positions", "crop_budget", "tiles"), ("system", "pad", "protocol")
+    names = (*pruning, *asking, "max_new_tokens", "temperature", "top_p", "seed")
     found |= {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}
     return found | {"benchmark": flags.benchmark, "suffix": flags.suffix}
 

@@ -136,6 +136,20 @@ def test_an_answer_is_no_business_of_its_batch(llava: adafv.Model, chosen: dict[
     assert {key: whole[key] for key in (3, 6)} == said([asked[3], asked[6]], 8)  # the others are answered already
 
 
+@pytest.mark.parametrize("select", ["image", "split"])
+def test_questions_with_budgets_of_their_own_choose_with_those_that_have_the_same(
+    llava: adafv.Model, select: Any
+) -> None:
+    asked, run = questions(images=1), RunSettings(keep="auto", select=select, max_new_tokens=2)
+    own = ("auto:20%", 3, "auto:50%", None)
+    mixed = [replace(question, keep=keep) for question, keep in zip(asked, own, strict=True)]
+    found = [outcome.kept for _, outcome in outcomes(llava, mixed, run)]
+    for number, (kept, keep) in enumerate(zip(found, own, strict=True)):
+        same = [replace(question, keep=keep) for question in asked]
+        assert kept.places.tolist() == outcomes(llava, same, run)[number][1].kept.places.tolist()
+    assert len(found[0].places) < len(found[2].places) < len(found[3].places)
+
+
 def test_a_choice_is_charged_once_with_all_its_words(llava: adafv.Model) -> None:
     asked = questions(images=1)
     run = RunSettings(keep=5, max_new_tokens=3)
