@@ -266,6 +266,25 @@ def test_crops_are_kept_on_disk_one_by_one(tiled: adafv.Model, tmp_path: Any, pa
     assert passes[-2:] == [5, 5] and all(answer.error is None for answer in whole)
 
 
+def test_a_stream_counts_what_the_tower_and_the_disk_gave(tiled: adafv.Model, tmp_path: Any) -> None:
+    batch = BatchSettings(batch_size=8, encodings=str(tmp_path))
+    counted = []
+    for _ in range(2):
+        stream = tiled.stream(questions(each=2), RunSettings(tiles=4, max_new_tokens=1), batch)
+        assert len(list(stream)) == 4
+        stats = stream.stats
+        counted.append((stats.images_encoded, stats.cache_hits, stats.encodings_read, stats.encodings_bytes))
+    kept = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert counted == [(2, 2, 0, kept), (0, 4, 10, 0)]
+
+
+def test_each_setting_of_a_sweep_says_what_it_asked_for(tiled: adafv.Model) -> None:
+    """Also where another takes the same tiles."""
+    runs = [RunSettings(keep=12, tiles=tiles, max_new_tokens=1) for tiles in (1, 2, 3, "auto", "all", 9)]
+    for row in tiled.sweep(questions(each=1), runs, BatchSettings(batch_size=3)):
+        assert [one.setup.tiles if one.setup else "all" for one in row] == [str(run.tiles) for run in runs]
+
+
 def test_looking_asks_the_device_once_for_a_batch(tiled: adafv.Model) -> None:
     from adafv.tiled import Tiled
     from adafv.tiling import Tiling

@@ -211,9 +211,9 @@ def test_crops_make_a_budget_everything_for_some_images_only(tmp_path: Path) -> 
 
 
 def test_settings_that_differ_in_more_are_refused(llava: adafv.Model) -> None:
-    with pytest.raises(adafv.InputError, match="keep, pruner, positions and crop_budget alone"):
+    with pytest.raises(adafv.InputError, match="crop_budget, select and tiles alone"):
         llava.sweep([], [RUN, replace(RUN, seed=1)])
-    with pytest.raises(adafv.InputError, match="keep, pruner, positions and crop_budget alone"):
+    with pytest.raises(adafv.InputError, match="crop_budget, select and tiles alone"):
         llava.sweep([], [])
     with pytest.raises(adafv.InputError, match="compare"):
         llava.sweep([], [replace(RUN, compare=True)])

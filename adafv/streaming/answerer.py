@@ -21,7 +21,7 @@ class StreamStats:
 
     Args:
         images_encoded: that went through the vision tower.
-        encodings_read: images whose encoding came from disk instead.
+        encodings_read: images whose encoding came from disk instead; of images that are encoded in part, crops.
         encodings_bytes: that were written to disk.
         cache_hits: questions whose image had been encoded before.
         batch_size: as it is now.

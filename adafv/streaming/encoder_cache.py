@@ -48,6 +48,7 @@ class EncoderCache:
         store: EncodingStore | None = None,
     ) -> None:
         self._pipeline, self._runs, self._store = pipeline, tuple(runs), store
+        self.encoded = 0
         self._encodings: Recent[ImageEncoding] = Recent(limit_bytes)
         self._uncharged: dict[str, dict[RunSettings, EncodingCost]] = {}
 
@@ -68,6 +69,7 @@ class EncoderCache:
         for group in _groups(images):
             watch = Stopwatch(self._pipeline.devices)
             encodings = self._pipeline.encode([images[key].pixels for key in group], watch, self._runs)
+            self.encoded += len(group)
             for key, encoding in zip(group, encodings, strict=True):
                 encoded[key] = encoding
                 cost = EncodingCost(images[key].seconds, watch["vision"] / len(group))

@@ -34,6 +34,10 @@ class ImageCache(Protocol):
         """Count an image's candidates and all its tokens, `None` where nothing is known of it."""
 
     @property
+    def encoded(self) -> int:
+        """Count the images that went through the vision tower, each whenever nothing was held of it."""
+
+    @property
     def stored(self) -> tuple[int, int]:
         """Count the encodings read from disk, and the bytes written to it."""
 

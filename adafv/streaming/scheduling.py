@@ -222,11 +222,12 @@ class Scheduler:
         finally:
             for key in keys.values():
                 self._prefetcher.forget(key)
-        self._stats.images_encoded += len(fresh)
-        self._stats.cache_hits += len(keys) - len(fresh)
-        self._stats.encodings_read, self._stats.encodings_bytes = self._cache.stored
         found = [ticket for ticket in batch if ticket.number in keys and ticket.prompt is not None]
         views = self._cache.views([(images[keys[one.number]], cast(Prompt, one.prompt), one.runs) for one in found])
+        encoded = self._cache.encoded - self._stats.images_encoded
+        self._stats.images_encoded += encoded
+        self._stats.cache_hits += len(keys) - encoded
+        self._stats.encodings_read, self._stats.encodings_bytes = self._cache.stored
         return [Encoded.of(ticket, keys[ticket.number], own) for ticket, own in zip(found, views, strict=True)]
 
     def _image(self, ticket: Ticket) -> tuple[str, Any]:

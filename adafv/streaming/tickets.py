@@ -12,6 +12,7 @@ from adafv.settings import RunSettings
 from adafv.streaming.encoder_cache import Loaded
 from adafv.streaming.runs import effective
 from adafv.tiled import View
+from adafv.tiles import ALL
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,13 @@ class Encoded:
         """Group a ticket's runs by what they amount to for this image, so that equal ones are executed once."""
         if ticket.question is None or ticket.prompt is None:
             raise InputError("a ticket without a prompt", "")
-        firsts: dict[tuple[RunSettings, tuple[int, ...]], RunSettings] = {}
+        firsts: dict[tuple[RunSettings, str | int], RunSettings] = {}
         slots: dict[RunSettings, list[int]] = {}
         for slot, run in enumerate(ticket.runs):
             own = run.keeping(ticket.question.keep)
             image, known = views[run].image, len(ticket.question.known)
-            first = firsts.setdefault((effective(own, image.visual, known, image.whole_visual), image.numbers), run)
+            tiles = ALL if views[run].tiled is None else run.tiles  # an answer says what was asked for
+            first = firsts.setdefault((effective(own, image.visual, known, image.whole_visual), tiles), run)
             slots.setdefault(first, []).append(slot)
         return cls(ticket, ticket.question, ticket.prompt, key, views, slots)
 

@@ -33,6 +33,7 @@ class TileCache:
     ) -> None:
         self._pipeline, self._store, self._tiling = pipeline, store, Tiling(pipeline, runs, store)
         self._images: Recent[Tiled] = Recent(limit_bytes)
+        self.encoded = 0
 
     def __contains__(self, key: str) -> bool:
         """Tell whether the image of that content key is held; may be asked from any thread."""
@@ -48,9 +49,11 @@ class TileCache:
 
     def views(self, asked: Sequence[tuple[Tiled, Prompt, Sequence[RunSettings]]]) -> list[dict[RunSettings, View]]:
         """Encode what questions want of their images, and show it to them; raises as `Tiling.views`."""
+        unseen = {id(tiled): tiled for tiled, _, _ in asked if not tiled.seconds}
         try:
             return self._tiling.views(asked)
         finally:
+            self.encoded += sum(bool(tiled.seconds) for tiled in unseen.values())
             for tiled, _, _ in asked:
                 self._images.keep(tiled.key, tiled)
 
