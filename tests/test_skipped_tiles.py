@@ -232,10 +232,10 @@ def total(spent: Flops) -> int:
 def test_a_sweep_charges_each_setting_as_if_it_ran_alone(tiled: adafv.Model) -> None:
     """Settings may differ in tiles; whatever one has had encoded, another pays what it wants itself."""
     base = RunSettings(keep=12, max_new_tokens=2)
-    runs = [replace(base, keep="all", pruner="none"), replace(base, tiles=1), replace(base, tiles="auto"), base]
-    swept = list(tiled.sweep(questions(), runs, BatchSettings(batch_size=3)))
+    runs = [replace(base, keep="all", pruner="none"), *(replace(base, tiles=tiles) for tiles in ("auto", 1, 2)), base]
+    swept = list(tiled.sweep(questions(each=6), runs, BatchSettings(batch_size=3)))
     for column, run in enumerate(runs):
-        alone = list(tiled.batch(questions(), run, batch_size=3))
+        alone = list(tiled.batch(questions(each=6), run, batch_size=3))
         mine = [row[column] for row in swept]
         assert compact(mine) == compact(alone)
         assert [one.flops and one.flops.vision for one in mine] == [one.flops and one.flops.vision for one in alone]

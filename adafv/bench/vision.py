@@ -1,4 +1,4 @@
-"""The vision tower with saliency against the stock tower without: crops per second."""
+"""The vision tower with saliency against the stock tower without: crops per second; and with tiles left out."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from adafv.bench.machine import Machine
 from adafv.bench.peak import Peak
 from adafv.bench.records import STOCK, Row
 from adafv.bench.rounds import Rounds, Sample, Spread, Variant
-from adafv.bench.subject import Subject
+from adafv.bench.subject import QUESTION, Subject
 from adafv.errors import OutOfMemoryError
+from adafv.families.skipping import SkippingStages
 from adafv.families.tower import layers_that_run
 from adafv.images import open_image
 from adafv.memory import is_out_of_memory
+from adafv.records import Question
+from adafv.settings import RunSettings
+from adafv.tiled import Tiled
+from adafv.tiles import looks
+from adafv.tiling import Tiling
 from adafv.timing import Stopwatch
 
 _OURS = "adafv, with saliency"
 _EAGER = "eager, all attention maps"  # which is how saliency is had of transformers as it is
+_FEWER = "adafv, 2 tiles of each"  # the thumbnail first, which is looked at
+_TILES = 2
 _FEW = 8  # pictures at once of which all maps may fit
 
 
@@ -53,13 +61,15 @@ class Vision:
 
     @property
     def _ways(self) -> list[tuple[str, int]]:
-        return [(who, size) for size in self._sizes for who in (STOCK, _OURS, *[_EAGER] * (size <= _FEW))]
+        fewer = [_FEWER] * all(looks(str(_TILES), len(one.values) - 1) for one in self._pixels)
+        fewer *= isinstance(self._subject.model.pipeline.stages, SkippingStages)
+        return [(who, size) for size in self._sizes for who in (STOCK, _OURS, *fewer, *[_EAGER] * (size <= _FEW))]
 
     def _timed(self, who: str, size: int) -> Sample:
         if _named(who, size) in self._full:
             return {}
         peak, watch = Peak(self._subject.devices), Stopwatch(self._subject.devices)
-        run = {STOCK: self._stock, _OURS: self._ours, _EAGER: self._eager}[who]
+        run = {STOCK: self._stock, _OURS: self._ours, _EAGER: self._eager, _FEWER: self._fewer}[who]
         start = watch.now()
         try:
             with peak.watched():
@@ -96,10 +106,19 @@ class Vision:
     def _ours(self, size: int) -> None:
         self._subject.model.pipeline.encode(self._pixels[:size], Stopwatch(self._subject.devices))
 
+    def _fewer(self, size: int) -> None:
+        """Encode the thumbnails, look at them, and encode the tiles that a question wants."""
+        model, run = self._subject.model, RunSettings(tiles=_TILES)
+        prompt = model.render(Question(0, None, QUESTION), run)
+        tiled = [Tiled(str(number), one, 0.0) for number, one in enumerate(self._pixels[:size])]
+        Tiling(model.pipeline, [run]).views([(one, prompt, [run]) for one in tiled])
+
     def _row(self, who: str, size: int, rounds: Rounds, machine: Machine) -> Row:
         name, crops = _named(who, size), sum(len(one.values) for one in self._pixels[:size])
+        crops = size * (1 + _TILES) if who == _FEWER else crops
         values = rounds.values(name, "vision")
-        gain = rounds.speedup(name, _named(STOCK, size), "vision") if who != STOCK else None
+        other = _OURS if who == _FEWER else STOCK
+        gain = rounds.speedup(name, _named(other, size), "vision") if who != STOCK else None
         accountant = self._subject.accountant
         spent = flops.vision(accountant.vision, crops) + flops.projector(
             accountant.vision, crops * accountant.vision.patches
