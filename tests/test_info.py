@@ -79,8 +79,14 @@ def test_what_json_says_of_the_34b(folder: Path) -> None:
     one = found(folder, "--image", "640x480", "--keep", "10%")
     assert list(one) == [
         "model", "family", "dtype", "text_config", "vision_config", "vision_feature_layer", "image_grid_pinpoints",
-        "parameters", "weights_bytes", "kv_cache_bytes_per_token", "prompts", "image", "costs",
+        "parameters", "weights_bytes", "kv_cache_bytes_per_token", "prompts", "image", "costs", "tiles",
     ]  # fmt: skip
+    assert [(cost["tiles"], cost["tokens"]["tiles"], cost["tokens"]["kept"]) for cost in one["tiles"]] == [
+        (count, count, 230) for count in (1, 2, 3, 4)
+    ]  # fmt: skip
+    vision = [cost["flops"]["vision"] for cost in one["tiles"]]
+    assert [5 * spent for spent in vision] == [(1 + count) * vision[3] for count in (1, 2, 3, 4)]
+    assert one["tiles"][3]["flops"] == one["costs"][3]["flops"]  # with all of them
     assert (one["model"], one["family"], one["dtype"]) == (str(folder), "llava_next", "float16")
     assert one["prompts"] is None  # there is no tokenizer
     assert one["text_config"] == {
