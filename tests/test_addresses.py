@@ -91,6 +91,7 @@ def test_addresses_are_told_from_paths(text: str, place: Path | Address) -> None
         ("s3://a/b?region=x", "./c.png", "s3://a/b/c.png?region=x"),
         ("hdfs:///b", "c/d.png", "hdfs:///b/c/d.png"),
         ("s3://a/b", "/photos/c.png", "/photos/c.png"),
+        ("fsspec+memory://a/b?", "c d#50%.png", "fsspec+memory://a/b?/c d#50%.png"),
     ],
 )
 def test_relative_images_are_beside_an_address(folder: str, name: str, found: str) -> None:
@@ -188,6 +189,34 @@ def test_what_did_not_arrive_is_kept_here(
     assert not model.asked and ids(there()["out.jsonl"]) == list(range(12)) and not left(cache)
 
 
+def test_a_run_without_an_answer_leaves_nothing(tmp_path: Path, model: FakeBatchModel, cache: Path) -> None:
+    path = Path(questions(tmp_path, asking(0) | {"text": "explode"}))
+    for more in ([], ["--resume"], ["--force"]):
+        failed = adafv("batch", str(path), "-o", f"{BUCKET}/out.jsonl", *more)
+        assert failed.code == 1 and "the model gave up" in failed.stderr and "brought" not in failed.stderr
+        assert not there() and not left(cache)
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"], ["--force"], ["--dry-run"]], ids=str)
+def test_a_file_that_is_not_ours_is_no_place_for_settings(
+    tmp_path: Path, model: FakeBatchModel, cache: Path, more: list[str]
+) -> None:
+    put("out.jsonl.settings.json", b'{"mine": 1}')
+    refused = adafv("batch", str(lines(tmp_path, 1)), "-o", f"{BUCKET}/out.jsonl", *more)
+    assert refused.code == 2 and f"its settings go to {BUCKET}/out.jsonl.settings.json, which exists" in refused.stderr
+    assert there() == {"out.jsonl.settings.json": b'{"mine": 1}'} and not left(cache)
+
+
+@pytest.mark.parametrize("name", ["lock", "gathered", "fetched", "settings"])
+def test_an_output_may_be_named_like_a_file_of_the_work_folder(
+    tmp_path: Path, model: FakeBatchModel, name: str
+) -> None:
+    out = f"{BUCKET}/{name}"
+    assert adafv("batch", str(lines(tmp_path, 3)), "-o", out).code == 0
+    assert adafv("batch", str(lines(tmp_path, 5)), "-o", out, "--resume").code == 0
+    assert ids(there()[name]) == [*range(5)] and len(there()) == 2
+
+
 def test_force_replaces_what_is_there(tmp_path: Path, model: FakeBatchModel) -> None:
     path, out = lines(tmp_path, 3), f"{BUCKET}/out.jsonl"
     put("out.jsonl", b"old\n")
@@ -213,6 +242,8 @@ def test_a_sweep_goes_on_from_an_address(tmp_path: Path, model: FakeBatchModel) 
         (["http://127.0.0.1:1/in.jsonl"], "Connection refused"),
         (["QUESTIONS", "-o", "https://example.org/out.jsonl"], "web servers take no files"),
         (["QUESTIONS", "-o", f"{BUCKET}/folder"], "is a folder"),
+        (["QUESTIONS", "-o", f"{BUCKET}/new/"], "is a folder"),
+        (["QUESTIONS", "-o", f"{BUCKET}/out[1].jsonl"], "fsspec reads *, ? and [ as patterns"),
         (["QUESTIONS", "-o", "nowhere://bucket/out.jsonl"], "-o: nowhere://bucket/out.jsonl: Unrecognized"),
         ([f"{BUCKET}/folder"], "without Parquet files"),
         ([f"{BUCKET}/folder/in.jsonl", "-o", f"{BUCKET}/folder/in.jsonl", "--force"], "is the input"),

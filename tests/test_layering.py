@@ -66,8 +66,8 @@ ROOMS: dict[str, str] = {
     "explaining": "choosing explanation pipeline records request settings words",
     "report": "costs pipeline records request settings spent",
     "headroom": "",
-    "streaming": "encoding errors headroom images memory pipeline prompt pruners records request settings tiled tiling"
-    " timing",
+    "streaming": "encoding errors headroom images memory pipeline prompt pruners records request settings tiled tiles"
+    " tiling timing",
     "spreading": "engine errors records settings streaming",
     "figures": "",
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
@@ -75,7 +75,7 @@ ROOMS: dict[str, str] = {
     "rows": "budget errors records",
     "knowing": "records",
     "engine": "answering errors explaining explanation families generating images knowing loading probing records"
-    " request rows serving settings streaming tiles tiling",
+    " request rows serving settings streaming tiling",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "harness": "engine errors records settings",

@@ -34,7 +34,7 @@ _CHECK = "check the address and the access to it"
 
 @dataclass(frozen=True)
 class Address:
-    """A file or a folder that is not of this machine, named as pyarrow does; odd characters are written as %20."""
+    """A file or a folder that is not of this machine, named as pyarrow does: spaces are %20, but behind `fsspec+`."""
 
     text: str
 
@@ -49,7 +49,8 @@ class Address:
     @property
     def name(self) -> str:
         """The last part."""
-        return unquote(posixpath.basename(self._split()[0]))
+        name = posixpath.basename(self._split()[0])
+        return name if self._is_plain else unquote(name)
 
     @property
     def suffix(self) -> str:
@@ -71,11 +72,17 @@ class Address:
         up = sum(step == ".." for step in steps)
         for _ in range(up):
             place = posixpath.dirname(place)
-        return Address("/".join([place, *map(quote, steps[up:])]) + options)
+        names = steps[up:] if self._is_plain else map(quote, steps[up:])
+        return Address("/".join([place, *names]) + options)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether it is read as it is written: fsspec knows no %20, and no options."""
+        return self.text.startswith("fsspec+")
 
     def _split(self) -> tuple[str, str]:
         """Tell the place from the options behind it (`?region=eu-west-1`)."""
-        place, mark, options = self.text.partition("?")
+        place, mark, options = (self.text, "", "") if self._is_plain else self.text.partition("?")
         return place.rstrip("/"), mark + options
 
     @cached_property
@@ -138,7 +145,17 @@ def located(text: str) -> Path | Address:
 def work_path(address: Address) -> Path:
     """Name the log that stands for an address on this machine."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "adafv" / "outputs" / f"{key_of(address.text):016x}" / (address.name or "answers.jsonl")
+    folder = caches / "adafv" / "outputs" / f"{key_of(address.text):016x}"
+    return folder / "log" / (address.name or "answers.jsonl")
+
+
+def make(folder: Path) -> None:
+    """Make the folder of a log that stands for an address; raises `UsageError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"-o: answers are kept in {cut(str(folder))} until all are there: {error.strerror}"
+        raise UsageError(what, "set XDG_CACHE_HOME to another folder") from error
 
 
 @contextmanager

@@ -13,14 +13,14 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from adafv.errors import AdaFVError, cut
 from adafv_cli.console import Streams
 from adafv_cli.exits import Exit, UsageError
-from adafv_cli.work.addresses import Address, explained, located, reason, work_path
+from adafv_cli.work.addresses import Address, explained, located, make, reason, work_path
 from adafv_cli.work.locking import opened
-from adafv_cli.work.objects import Objects
+from adafv_cli.work.objects import Objects, add_new
 from adafv_cli.work.recorded import SUSPECTS, settings_in, settings_path, suspects_in
 from adafv_cli.work.world import World
 from adafv_cli.writing import write_json
@@ -51,6 +51,8 @@ def delivery(
         raise UsageError("-o: several processes write no address", "give a file of this machine, and copy it")
     if address.is_web:
         raise UsageError(f"-o: {cut(str(address))}: web servers take no files", "give s3://, gs://, hdfs://, ...")
+    if str(address).endswith("/"):
+        raise UsageError(f"-o: {cut(str(address))} is a folder", "give the address of a file")
     if address == located(source):
         raise UsageError(f"-o: {cut(str(address))} is the input", "give it a file of its own")
     return AddressDelivery(address, resume=resume, force=force, streams=streams, dry=dry)
@@ -91,14 +93,15 @@ class AddressDelivery(Delivery):
         Raises:
             UsageError: it exists, it was made with other settings, or nothing can be written there.
         """
-        _make(self._path.parent)
-        self._lock = opened(self._path.with_name("lock"))
+        make(self._path.parent)
+        self._lock = opened(self._beside("lock"))
         self._left = self._path.exists()
         try:
             with explained(f"-o: {self._address}"):
                 self._objects = Objects(self._address)
+                settings = self._objects.fetched_settings(self._beside("settings"))
                 if self._resume:
-                    self._take_in()
+                    self._take_in(settings)
                 elif not self._force:
                     self._check_nothing_there()
                 if not self._dry:
@@ -137,10 +140,8 @@ class AddressDelivery(Delivery):
                 self._bring()
                 self._left = False
             elif began:
-                self._left = True
-                self._send()
-                with suppress(Exception):  # --resume on this machine has them anyway
-                    self._put_settings()
+                self._left = self._path.exists()  # a log that was made for nothing is gone again
+                self._send_rest()
         finally:
             self._let_go()
 
@@ -159,7 +160,7 @@ class AddressDelivery(Delivery):
     def _let_go(self) -> None:
         """Leave in the work folder what is found nowhere else, and nothing otherwise."""
         if not self._left:
-            shutil.rmtree(self._path.parent, ignore_errors=True)
+            shutil.rmtree(self._path.parent.parent, ignore_errors=True)
         os.close(self._lock)
 
     def _check_nothing_there(self) -> None:
@@ -170,29 +171,27 @@ class AddressDelivery(Delivery):
         if left is not None:
             raise UsageError(f"-o: {name} has answers of a run that did not end ({left})", fix)
 
-    def _take_in(self) -> None:
+    def _take_in(self, settings: Path | None) -> None:
         """Make the log of the whole, the parts and what is here already: each line once."""
-        self._take_in_settings()
+        if settings is not None:
+            self._take_in_settings(settings)
         objects, seen = self._objects, set[int]()
-        gathered, fetched = self._path.with_name("gathered"), self._path.with_name("fetched")
+        gathered, fetched = self._beside("gathered"), self._beside("fetched")
         with gathered.open("wb") as new:
             for path in filter(objects.is_there, [objects.whole, objects.unfinished, *objects.parts]):
                 objects.fetch(path, fetched)
-                _add_new(fetched, new, seen)
+                add_new(fetched, new, seen)
                 fetched.unlink()
             brought = new.tell()
             if self._left:
-                _add_new(self._path, new, seen)
+                add_new(self._path, new, seen)
             self._left = new.tell() > brought
         if gathered.stat().st_size:
             gathered.replace(self._path)
 
-    def _take_in_settings(self) -> None:
-        """Fetch the settings that answers were made with; those that are here must have been made with the same."""
-        if not self._objects.is_there(self._objects.settings):
-            return
-        fetched, own = self._path.with_name("fetched"), settings_path(self._path)
-        self._objects.fetch(self._objects.settings, fetched)
+    def _take_in_settings(self, fetched: Path) -> None:
+        """Record the settings that are there; those that are here must be the same."""
+        own = settings_path(self._path)
         there, here = settings_in(fetched), settings_in(own)
         suspects = suspects_in(fetched) | suspects_in(own)
         names = here.keys() & there.keys() - {"adafv", SUSPECTS}
@@ -227,24 +226,20 @@ class AddressDelivery(Delivery):
                 self._streams.note(f"{what}; they are in {self._path}, {later}")
             self._failing = True
 
+    def _send_rest(self) -> None:
+        """Bring what is new, and the settings; where there is no answer, take these away again."""
+        if self._left:
+            self._send()
+        with suppress(Exception):  # --resume on this machine has them anyway
+            if self._left:
+                self._put_settings()
+            elif not self._objects.parts and not self._objects.is_there(self._objects.whole):
+                self._objects.remove(self._objects.settings)
+
+    def _beside(self, name: str) -> Path:
+        """Name a file of the work folder that is not the log, whatever that is named."""
+        return self._path.parent.with_name(name)
+
     def _put_settings(self) -> None:
         with suppress(FileNotFoundError):
             self._objects.put(self._objects.settings, settings_path(self._path).read_bytes())
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"-o: answers are kept in {cut(str(folder))} until all are there: {error.strerror}"
-        raise UsageError(what, "set XDG_CACHE_HOME to another folder") from error
-
-
-def _add_new(path: Path, to: BinaryIO, seen: set[int]) -> None:
-    """Append the whole lines of a file that were not seen yet."""
-    with path.open("rb") as lines:
-        for raw in lines:
-            key = hash(raw)
-            if raw.endswith(b"\n") and key not in seen:
-                seen.add(key)
-                to.write(raw)

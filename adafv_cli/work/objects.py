@@ -14,6 +14,7 @@ from typing import BinaryIO
 from adafv.errors import cut
 from adafv_cli.exits import UsageError
 from adafv_cli.work.addresses import Address
+from adafv_cli.work.recorded import check_settings
 
 _AT_ONCE = ("s3", "gcs", "abfs")  # an object is there when it was written to its end
 _PART = re.compile(r"\.part-([0-9]{4})-[0-9a-f]{8}-[0-9]{6}(\.writing)?")
@@ -26,12 +27,14 @@ class Objects:
         address: of the whole.
 
     Raises:
-        UsageError: pyarrow is missing; or whatever it raises.
+        UsageError: pyarrow is missing, or a name that cannot be written; or whatever pyarrow raises.
     """
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._filesystem, self.whole = address.at
+        if self._filesystem.type_name.startswith("py::fsspec") and set("*?[") & set(self.whole):
+            raise UsageError(f"-o: {cut(str(address))}: fsspec reads *, ? and [ as patterns", "give it another name")
         self.settings = f"{self.whole}.settings.json"
         self.unfinished = f"{self.whole}.writing"
         self.parts, number = self._listed()
@@ -87,6 +90,14 @@ class Objects:
         with self._filesystem.open_input_stream(path, compression=None) as stream, to.open("wb") as copy:
             shutil.copyfileobj(stream, copy)
 
+    def fetched_settings(self, to: Path) -> Path | None:
+        """Copy the settings to this machine, if there are any; raises `UsageError` for another's file."""
+        if not self.is_there(self.settings):
+            return None
+        self.fetch(self.settings, to)
+        check_settings(to, f"{self._address}.settings.json")
+        return to
+
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
         if self.is_there(path):
@@ -98,3 +109,13 @@ class Objects:
         for path in [*([self.whole] if whole else []), self.unfinished, *self.parts]:
             self.remove(path)
         self.parts = []
+
+
+def add_new(path: Path, to: BinaryIO, seen: set[int]) -> None:
+    """Append the whole lines of a file that were not seen yet."""
+    with path.open("rb") as lines:
+        for raw in lines:
+            key = hash(raw)
+            if raw.endswith(b"\n") and key not in seen:
+                seen.add(key)
+                to.write(raw)

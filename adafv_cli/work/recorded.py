@@ -53,8 +53,12 @@ def files_of(path: Path) -> list[Path]:
     return [path, settings_path(real), compacting_path(real)]
 
 
-def check_settings(path: Path) -> None:
+def check_settings(path: Path, name: str | None = None) -> None:
     """See that what lies where the settings go is ours, for it will be replaced.
+
+    Args:
+        path: of it, or of a copy.
+        name: for the message, of a copy.
 
     Raises:
         UsageError: it is not.
@@ -62,7 +66,7 @@ def check_settings(path: Path) -> None:
     found = status("-o", path)
     if found is None or (stat.S_ISREG(found.st_mode) and (not found.st_size or settings_in(path))):
         return
-    what = f"-o: its settings go to {cut(str(path))}, which exists, and adafv did not write it"
+    what = f"-o: its settings go to {cut(name or str(path))}, which exists, and adafv did not write it"
     raise UsageError(what, "give -o another name, or move that file away")
 
 
