@@ -189,13 +189,14 @@ def sweep(
     lines = wording.source(source, flags.image_folder, streams)
     sweep.check_answer_files(flags)
     axes = {name: getattr(run, name) for name in ("keep", "pruner", "positions", "select")}
-    own = typed(sweep) | {"input": source} | axes | {"tiles": str(asked.tiles)}
+    of_pruned = {"crop_budget": asked.crop_budget, "tiles": str(asked.tiles)}  # the unpruned run has neither
+    own = typed(sweep) | {"input": source} | axes | of_pruned
     settings = all_settings(load_settings, runs[0], flags) | own
     with ExitStack() as stack:
         delivery = stack.enter_context(flags.delivery(source, streams))
         flags.check_files(streams, lines.file, sweep.plot)
         recorded = made_with(load_settings, runs[0], flags) | {"command": "sweep", "positions": _unsaid(runs, flags)}
-        recorded["tiles"] = str(asked.tiles)
+        recorded |= of_pruned
         keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
         gathered = Gathered.of(lines, shard, runs)
         recorded |= {} if gathered is None else {"known_questions": gathered.digest}

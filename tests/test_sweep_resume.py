@@ -131,6 +131,18 @@ def test_an_existing_file_and_other_settings_are_refused(tmp_path: Path, model: 
     assert sweep(path, out, "--force").code == 0
 
 
+@pytest.mark.parametrize("flags", [("--crop-budget", "each"), ("--tiles", "2")])
+def test_what_only_pruned_answers_go_by_is_compared_too(
+    tmp_path: Path, model: FakeBatchModel, out: Path, flags: tuple[str, str]
+) -> None:
+    path = questions(tmp_path, *map(asking, range(2)))
+    assert sweep(path, out, *flags).code == 0
+    refused = sweep(path, out, "--resume")
+    name = flags[0].removeprefix("--").replace("-", "_")
+    assert refused.code == 2 and f"{name}: {flags[1]} in the file" in " ".join(refused.stderr.split())
+    assert sweep(path, out, "--resume", *flags).code == 0
+
+
 def test_a_batch_does_not_go_on_with_a_sweep_nor_a_sweep_with_a_batch(
     tmp_path: Path, model: FakeBatchModel, out: Path
 ) -> None:
