@@ -9,7 +9,8 @@ from dataclasses import replace
 from adafv.records import Answer, Question
 
 MOST = 64  # questions that choose together: of an image with more, each so many in a row; bounds what a choice reads
-_MOST_LETTERS = 2**30
+_MOST_BYTES = 2**32
+_AROUND = 200  # bytes that a text takes besides its letters, about
 
 
 class Known:
@@ -19,28 +20,28 @@ class Known:
     """
 
     def __init__(self) -> None:
-        self._groups: dict[Hashable, list[dict[str, None]]] = {}
-        self._letters = 0
+        self._groups: dict[Hashable, dict[str, list[str]]] = {}  # of each text, those that it is known with
+        self._bytes = 0
 
     def add(self, image: Hashable, text: str) -> None:
         """Take in a question about an image, by whatever names it."""
-        groups = self._groups.setdefault(image, [{}])
-        if any(text in group for group in groups):
+        groups = self._groups.setdefault(image, {})
+        if text in groups:
             return
-        if len(groups[-1]) == MOST:
-            groups.append({})
-        groups[-1][text] = None
-        self._letters += len(text)
+        group = groups[next(reversed(groups))] if groups else []
+        group = [] if len(group) == MOST else group
+        group.append(text)
+        groups[text] = group
+        self._bytes += len(text) + _AROUND
 
     def of(self, image: Hashable, text: str) -> tuple[str, ...]:
         """List the questions that choose with this one, itself among them."""
-        groups = self._groups.get(image, [])
-        return next((tuple(group) for group in groups if text in group), (text,))
+        return tuple(self._groups.get(image, {}).get(text, (text,)))
 
     @property
     def full(self) -> bool:
-        """Whether the texts have as many letters as may be held."""
-        return self._letters > _MOST_LETTERS
+        """Whether the texts take as much memory as they may."""
+        return self._bytes > _MOST_BYTES
 
 
 def together(items: Iterable[Question | Answer]) -> list[Question | Answer]:

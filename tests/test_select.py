@@ -224,7 +224,7 @@ def test_a_library_s_questions_know_of_each_other(llava: adafv.Model) -> None:
 
 def test_who_is_known_with_whom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knowing, "MOST", 2)
-    monkeypatch.setattr(knowing, "_MOST_LETTERS", 5)
+    monkeypatch.setattr(knowing, "_MOST_BYTES", 4 * knowing._AROUND + 5)
     known = Known()
     for text in ("a", "b", "a", "c", "b"):
         known.add(1, text)

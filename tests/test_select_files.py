@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adafv import RunSettings
+from adafv import RunSettings, knowing
 from adafv.quality.reference import Reference
 from adafv.streaming.runs import effective, grid
 from tests.batch_fakes import FakeBatchModel, answers, asking, install, questions
@@ -118,7 +118,7 @@ def test_a_pipe_is_refused(command: str, tmp_path: Path, model: FakeBatchModel) 
 
 
 def test_too_much_text_is_refused(tmp_path: Path, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adafv.knowing._MOST_LETTERS", 3 * len("question 1"))
+    monkeypatch.setattr("adafv.knowing._MOST_BYTES", 3 * (knowing._AROUND + len("question 1")))
     done = adafv("batch", four(tmp_path), *IMAGE)
     assert (done.code, model.loaded) == (2, []) and "--shard" in done.stderr
     assert adafv("batch", four(tmp_path), *IMAGE, "--shard", "1/2").code != 2
