@@ -129,8 +129,8 @@ class Model(Answering):
         """
         run = _run_settings(run, settings)
         self.check(run)
-        known = () if run.select == "question" else tuple(questions)
-        asked = [Question(number, image, text, known=known) for number, text in enumerate(questions)]
+        asked = [Question(number, image, text) for number, text in enumerate(questions)]
+        asked = asked if run.select == "question" else together(asked)
         prompts = [self.render(question, run) for question in asked]
         pairs, key = list(zip(asked, prompts, strict=True)), content_key(image)
         requests = self.requests(image, pairs, run, key)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
+from adafv.errors import ImageError
 from adafv.records import Answer, Question
 
 MOST = 64  # questions that choose together: of an image with more, each so many in a row; bounds what a choice reads
 _MOST_BYTES = 2**32
 _AROUND = 200  # bytes that a text takes besides its letters, about
+
+_Item = TypeVar("_Item", bound=Question | Answer)
 
 
 class Known:
@@ -44,21 +48,29 @@ class Known:
         return self._bytes > _MOST_BYTES
 
 
-def together(items: Iterable[Question | Answer]) -> list[Question | Answer]:
+def together(items: Iterable[_Item]) -> list[_Item]:
     """Read all questions, and let each know of the others about its image, but for those that know already."""
     read, known = list(items), Known()
-    for item in read:
+    images = [_image(item) if isinstance(item, Question) else None for item in read]
+    for item, image in zip(read, images, strict=True):
         if isinstance(item, Question):
-            known.add(_image(item), item.text)
+            known.add(image, item.text)
     return [
-        item if isinstance(item, Answer) or item.known else replace(item, known=known.of(_image(item), item.text))
-        for item in read
+        item if isinstance(item, Answer) or item.known else replace(item, known=known.of(image, item.text))
+        for item, image in zip(read, images, strict=True)
     ]
 
 
 def _image(question: Question) -> Hashable:
-    """Name an image: by its path, its bytes, or as the object that it is."""
+    """Name an image: by its path, its bytes, or its pixels, since `datasets` makes an object of it for each row."""
+    from adafv.images import content_key
+
     image = question.image
     if isinstance(image, str | os.PathLike):
         return os.path.normpath(os.fsdecode(image))
-    return image if isinstance(image, bytes) else id(image)
+    if isinstance(image, bytes):
+        return image
+    try:
+        return content_key(image)
+    except ImageError:  # which is said when it is asked about
+        return id(image)

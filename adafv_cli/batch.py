@@ -35,6 +35,7 @@ from adafv_cli.work.launch import Launch
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.probe import probe
 from adafv_cli.work.questions import Questions
+from adafv_cli.work.recorded import KNOWN
 from adafv_cli.work.results import BatchResults
 from adafv_cli.work.run import Run
 from adafv_cli.work.shard import Shard
@@ -197,7 +198,7 @@ class _Job:
     @property
     def _recorded(self) -> dict[str, Any]:
         found = made_with(self.load, self.run, self.flags) | {"command": "batch"}
-        found |= {} if self.gathered is None else {"known_questions": self.gathered.digest}
+        found |= {} if self.gathered is None else {KNOWN: self.gathered.digest}
         return found | {"keep": self.run.budget.text, "pruner": self.run.pruner, "select": Setting.of(self.run).select}
 
     def dry_run(self, streams: Streams, source: Source) -> Exit:

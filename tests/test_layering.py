@@ -73,7 +73,7 @@ ROOMS: dict[str, str] = {
     "answering": "chat_templates choosing costs decoding encoding errors families images loading pipeline prompt"
     " records report request settings setup spent tiled tiles tiling timing",
     "rows": "budget errors records",
-    "knowing": "records",
+    "knowing": "errors images records",
     "engine": "answering errors explaining explanation families generating images knowing loading probing records"
     " request rows serving settings streaming tiling",
     "__main__": "",  # runs the command line by name

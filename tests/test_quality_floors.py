@@ -107,7 +107,7 @@ def test_a_sweep_with_floors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     whole, little, blind = answers(done.stdout)
     assert (blind["pruner"], blind["keep"], blind["tokens"]["kept"]) == ("blind", "0", 0)
     assert whole["headroom"] == 1 and blind["headroom"] <= 0 < little["headroom"]
-    assert "without looking: no image" in done.stderr and "1 setting of 1 pruner compared" in done.stderr
+    assert "without looking: no image" in done.stderr and "1 setting in 1 series compared" in done.stderr
     again = command("sweep", *flags, "--floors", "--resume", "--json", "--plot", str(tmp_path / "c.svg"))
     found = json.loads(again.stdout)
     assert found["floors"]["no_image"] == blind["accuracy"]["value"] and "nothing to do" in again.stderr

@@ -211,11 +211,19 @@ def test_two_lists_are_those_that_a_choice_names(llava: adafv.Model) -> None:
         assert (kept.by_saliency is not None) is (name in pruners.TWO_LISTS)
 
 
-def test_a_library_s_questions_know_of_each_other(llava: adafv.Model) -> None:
+@pytest.mark.parametrize("most", [64, 3])
+def test_a_library_s_questions_know_of_each_other(
+    llava: adafv.Model, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Each row has its image as an object of its own, as those of `datasets` have."""
+    monkeypatch.setattr(knowing, "MOST", most)
     picture = noise(60, 60)
-    rows = [{"image": picture, "text": text} for text in TEXTS]
+    rows = [{"image": picture.copy(), "text": text} for text in TEXTS]
     found = list(llava.batch(rows, keep=5, select="image", max_new_tokens=2))
-    asked = [Question(number, picture, text, known=TEXTS) for number, text in enumerate(TEXTS)]
+    known = [TEXTS[:most]] * most + [TEXTS[most:]]
+    asked = [
+        Question(number, picture, text, known=own) for number, (text, own) in enumerate(zip(TEXTS, known, strict=False))
+    ]
     wanted = list(llava.stream(asked, RunSettings(keep=5, select="image", max_new_tokens=2)))
     several = list(llava.answer(picture, TEXTS, keep=5, select="image", max_new_tokens=2))
     assert [one.tokens for one in found] == [one.tokens for one in wanted] == [one.tokens for one in several]

@@ -87,7 +87,7 @@ def test_another_select_or_other_questions_are_refused(tmp_path: Path, model: Fa
     for path, flags, said in (
         (four(tmp_path), (), "select: image in the file, question asked"),
         (four(tmp_path), ("--select", "split"), "select: image in the file, split asked"),
-        (four(tmp_path, asking(6)), IMAGE, "known_questions: "),
+        (four(tmp_path, asking(6)), IMAGE, "known_questions: INPUT has other questions now"),
     ):
         done = adafv("batch", path, *flags, "-o", str(out), "--resume")
         assert (done.code, out.read_bytes()) == (2, before) and said in done.stderr
@@ -115,6 +115,12 @@ def test_a_pipe_is_refused(command: str, tmp_path: Path, model: FakeBatchModel) 
     done = adafv(command, "-", *IMAGE, stdin=io.BytesIO(lines).getvalue())
     assert (done.code, model.loaded) == (2, [])
     assert "--select image: INPUT is a pipe" in done.stderr and "--select question" in done.stderr
+
+
+def test_a_pipe_is_taken_where_there_is_nothing_to_choose(tmp_path: Path, model: FakeBatchModel) -> None:
+    lines = Path(four(tmp_path)).read_bytes()
+    done = adafv("batch", "-", *IMAGE, "--pruner", "none", "--image-folder", str(tmp_path), stdin=lines)
+    assert done.code == 1 and len(model.asked) == 4 and "select" not in done.stdout  # one line is no JSON
 
 
 def test_too_much_text_is_refused(tmp_path: Path, model: FakeBatchModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +156,7 @@ def test_a_sweep_has_an_axis(tmp_path: Path, model: FakeBatchModel, out: Path) -
     path = four(tmp_path)
     sweep = ("sweep", path, "-o", str(out), "--keep", "25%")
     done = adafv(*sweep, *ALL, "--report", str(tmp_path / "run.md"), "--plot", str(tmp_path / "curve.svg"))
-    assert named(done.stdout) == POINTS
+    assert named(done.stdout) == POINTS and "3 settings in 3 series compared" in done.stderr
     assert [one[1] for one in named(out.read_text())][:4] == [None, None, "image", "split"]
     assert "adafv 25% (split)" in (tmp_path / "run.md").read_text()
     assert "adafv (image)" in (tmp_path / "curve.svg").read_text()

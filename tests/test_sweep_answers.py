@@ -66,7 +66,7 @@ def test_a_pipe_gets_a_line_for_each_point(tmp_path: Path, model: FakeBatchModel
         "note: questions about 2 images: the intervals are rough; a recommendation within 1 point needs 439, "
         in done.stderr
     )
-    assert "4 settings of 2 pruners compared on 2 images: with that allowed for, at worst -" in done.stderr
+    assert "4 settings in 2 series compared on 2 images: with that allowed for, at worst -" in done.stderr
 
 
 def test_the_recommended_point_says_so(tmp_path: Path, model: FakeBatchModel) -> None:

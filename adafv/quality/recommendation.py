@@ -23,7 +23,7 @@ class Recommendation:
         nearest: where there is none, the one that lost least.
         low: how much of a loss of `point`, or `nearest`, remains possible when it is allowed for how many were tried.
         settings: that were compared with the unpruned model.
-        series: of settings among them, each of one pruner.
+        series: of settings among them, each of one pruner, positions and select.
         images: that the comparison rests on.
         effective: equally heavy images that would tell as much; fewer, where some have more questions than others.
     """

@@ -91,7 +91,7 @@ def made(points: Sequence[Point], recommendation: Recommendation, floors: Floors
         "tolerance": recommendation.tolerance,
         "compared": {
             "settings": recommendation.settings,
-            "pruners": recommendation.series,
+            "series": recommendation.series,
             "images": recommendation.images,
             "low": None if recommendation.low is None else round(recommendation.low, 6),
             "least_difference": round(recommendation.least_told, 6),

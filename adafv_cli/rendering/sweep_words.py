@@ -35,8 +35,8 @@ def sentence(recommendation: Recommendation) -> Text:
 
 def footnote(recommendation: Recommendation) -> Text:
     """Say what the recommendation rests on, and what so many images can tell at all."""
-    settings, pruners, images = recommendation.settings, recommendation.series, recommendation.images
-    text = f"{_counted(settings, 'setting')} of {_counted(pruners, 'pruner')} compared on {_counted(images, 'image')}"
+    settings, images = _counted(recommendation.settings, "setting"), _counted(recommendation.images, "image")
+    text = f"{settings} in {recommendation.series:,} series compared on {images}"
     if recommendation.low is not None:
         text += f": with that allowed for, at worst {_signed(recommendation.low)} points"
     least = recommendation.least_told

@@ -34,7 +34,7 @@ class Gathered:
         Raises:
             UsageError: an input that can be read only once, or more text than may be held.
         """
-        select = next((run.select for run in runs if run.select != "question"), None)
+        select = next((run.select for run in runs if run.named["select"] is not None), None)
         if select is None:
             return None
         if source.file is None:

@@ -17,6 +17,8 @@ from adafv_cli.files import status, written_into
 from adafv_cli.writing import write_json
 
 AUTO = "auto"  # as which older versions recorded a dtype; now it is what that came to
+KNOWN = "known_questions"  # a digest of those that choose together
+_CHOSEN = f"{KNOWN}: INPUT has other questions now, and those about an image choose together"
 SUSPECTS = "suspects"  # keys of lines, and how often a server has died while it was at them
 _BEFORE = {
     "crop_budget": "joint",
@@ -105,7 +107,7 @@ def changes(path: Path, first: Mapping[str, Any], settings: Mapping[str, Any]) -
     left = settings_in(path)
     recorded = _in_answer(first, settings) | (_BEFORE | left if left else {})
     return [
-        f"{name}: {recorded[name]} in the file, {value} asked"
+        _CHOSEN if name == KNOWN else f"{name}: {recorded[name]} in the file, {value} asked"
         for name, value in settings.items()
         if name in recorded and recorded[name] != value and (name, value) != ("dtype", AUTO)
     ]
