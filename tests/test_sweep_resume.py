@@ -143,6 +143,21 @@ def test_what_only_pruned_answers_go_by_is_compared_too(
     assert sweep(path, out, "--resume", *flags).code == 0
 
 
+@pytest.mark.parametrize("setup", [{"crop_budget": "each"}, {"tiles": "2"}], ids=str)
+def test_without_its_settings_a_sweep_is_compared_by_a_pruned_answer(
+    tmp_path: Path, model: FakeBatchModel, out: Path, setup: dict[str, str]
+) -> None:
+    """The unpruned ones are asked with all tiles, and no crop has a budget of its own."""
+    flags = [text for name, value in setup.items() for text in ("--" + name.replace("_", "-"), value)]
+    assert sweep(questions(tmp_path, asking(0)), out, *flags).code == 0
+    out.with_name(out.name + ".settings.json").unlink()
+    told = [one | ({"setup": setup} if one["pruner"] != "none" else {}) for one in answers(out.read_text())]
+    out.write_text("".join(json.dumps(one) + "\n" for one in told))
+    refused = sweep(questions(tmp_path, asking(0)), out, "--resume")
+    assert refused.code == 2 and f"{next(iter(setup.values()))} in the file" in " ".join(refused.stderr.split())
+    assert sweep(questions(tmp_path, asking(0), asking(1)), out, "--resume", *flags).code == 0
+
+
 def test_a_batch_does_not_go_on_with_a_sweep_nor_a_sweep_with_a_batch(
     tmp_path: Path, model: FakeBatchModel, out: Path
 ) -> None:

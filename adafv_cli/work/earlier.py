@@ -17,6 +17,7 @@ from adafv_cli.work.lines import id_key, key_of
 
 _BEGINNING = b'{"question_id": '
 _OURS = {"question_id", "text", "model_id"}
+_OF_SWEEPS = ("none", FLOOR)  # in every sweep, and asked with all tiles and no crop's budget
 _MEASURED = {"prompt", "pruner", "keep", "tokens", "latency_s", "flops", "memory_bytes", "error"}
 
 
@@ -96,7 +97,8 @@ class Found:
         repeated: answers beyond the first to one id.
         good_bytes: the length without a torn last line.
         torn_bytes: the length of that.
-        first: the first answer; without `keep` where others have another one, as lines may have their own.
+        first: the first answer, of a sweep the first pruned one; without `keep` where others have another one, as lines
+            may have their own.
         last: the id of the last whole line, as JSON.
         places: of a sweep's answered lines, key of the id to where in the file.
     """
@@ -188,7 +190,9 @@ def _note(answer: dict[str, Any], found: Found, path: Path, keys: Keys) -> None:
         return
     key, subject = keys.of(answer), Subject.of(answer)
     before = found.done.get(key, subject)
-    first = found.first = found.first or answer
+    if found.first is None or (keys.settings and found.first.get("pruner") in _OF_SWEEPS):
+        found.first = answer
+    first = found.first
     if not keys.settings and (answer.get("pruner") != first.get("pruner") or subject.keep != before.keep):
         what = f"-o: {path.name} has answers under several settings"
         raise InputError(what, "go on as it was begun: with `adafv sweep`")
