@@ -32,7 +32,7 @@ from adafv_cli.work.earlier import Keys, Setting
 from adafv_cli.work.gathered import Gathered
 from adafv_cli.work.outlog import Log
 from adafv_cli.work.questions import Questions
-from adafv_cli.work.recorded import KNOWN, settings_in, settings_path
+from adafv_cli.work.recorded import KNOWN, known_in, settings_in, settings_path
 from adafv_cli.work.run import Run
 from adafv_cli.work.shard import Shard
 from adafv_cli.work.sweep_results import SweepResults, Wanted
@@ -199,6 +199,7 @@ def sweep(
         recorded |= of_pruned
         keys = Keys(flags.repeated_ids, settings=True, positions=recorded["positions"])
         gathered = Gathered.of(lines, shard, runs)
+        recorded |= known_in(flags.file) if flags.file is not None and flags.resume else {}
         recorded |= {} if gathered is None else {KNOWN: gathered.digest}
         log = flags.log(stack, keys, recorded, streams)
         done = log.found.done if log is not None else {}

@@ -179,6 +179,17 @@ def test_a_sweep_is_extended_by_choices(tmp_path: Path, model: FakeBatchModel, o
     assert known(model) == WHOLE
 
 
+def test_a_sweep_remembers_who_chose_together(tmp_path: Path, model: FakeBatchModel, out: Path) -> None:
+    """Also through a run in which each question chooses for itself, and which may ask others."""
+    sweep = ("sweep", four(tmp_path), "-o", str(out), "--keep", "25%")
+    adafv(*sweep, *ALL)
+    more = ("sweep", four(tmp_path, asking(6)), *sweep[2:], "--resume")
+    assert adafv(*more).code == 1  # the line that is no JSON
+    model.asked.clear()
+    done = adafv(*more, *ALL)
+    assert (done.code, model.asked) == (2, []) and "known_questions: INPUT has other questions" in done.stderr
+
+
 def test_a_choice_is_compared_with_the_published_one() -> None:
     settings = [("none", "all", "compact", "question")]
     settings += [(name, "5", "compact", one) for name in ("adafv", "mmtok") for one in ("question", "image")]

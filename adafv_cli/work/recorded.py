@@ -88,6 +88,12 @@ def suspects_in(path: Path) -> dict[str, int]:
     return {str(key): int(count) for key, count in found.items()} if isinstance(found, dict) else {}
 
 
+def known_in(path: Path) -> dict[str, Any]:
+    """Read of what questions the answers at a path were chosen together; nothing where each chose for itself."""
+    left = settings_in(settings_path(path.resolve()))
+    return {KNOWN: left[KNOWN]} if KNOWN in left else {}
+
+
 def record(path: Path, settings: Mapping[str, Any]) -> bool:
     """Write the settings of a run, unless they are there; tell whether they were written."""
     if settings_in(path) == dict(settings):
