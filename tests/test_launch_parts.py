@@ -158,6 +158,21 @@ def test_processes_that_dtype_auto_means_different_things_to_do_not_mix(
             assert said in batch(tmp_path, "--force").stderr
 
 
+def test_a_first_process_with_nothing_to_do_forgets_no_dtype(
+    tmp_path: Path, fake: FakeBatchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loads no model, which would tell what `auto` comes to, and is the one that records the settings."""
+    left_by_a_launch(tmp_path)
+    questions(tmp_path, *map(asking, range(0, LINES, 2)))
+    fake.asked.clear()
+    as_first(monkeypatch)
+    said = {"launch": World.of(os.environ).launch, "code": 0}
+    (tmp_path / "out.jsonl.part-1-of-2.done").write_text(json.dumps(said))
+    assert batch(tmp_path, "--resume").code == 0 and not fake.asked
+    assert files(tmp_path) == {"", ".settings.json"} and len(lines(tmp_path)) == LINES // 2
+    assert json.loads((tmp_path / "out.jsonl.settings.json").read_text())["dtype"] == "float32"
+
+
 def test_a_later_launch_under_the_same_number_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
     read, started = Path.read_text, "100"

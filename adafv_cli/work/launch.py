@@ -134,14 +134,15 @@ class Launch:
         """Make the whole output ready, as the first process, once: the model has loaded, or nothing was to be done.
 
         Args:
-            dtype: of the weights, where they are loaded.
+            dtype: of the weights, where they are loaded; without, it stays what other processes had.
 
         Raises:
             UsageError: other processes, or an earlier launch, answered with another one.
         """
-        if self._parts is not None and self.world.size > 1 and dtype is not None:
-            self._stamped["dtype"] = dtype
-            check_dtype(self._all if self._resume else self._parts.there(ours=True), dtype)
+        if self._parts is not None and self.world.size > 1:
+            there = self._all if self._resume else self._parts.there(ours=True)
+            known = self._stamped["dtype"] = dtype or next(iter(dtypes_in(there)), self._stamped["dtype"])
+            check_dtype(there, known)
         if self._whole is None or self._parts is None or self._begun:
             return
         self._begun = True
