@@ -21,7 +21,7 @@ from adafv.images import open_image
 from adafv.loading.checkpoint import Checkpoint
 from adafv.loading.fingerprint import vision_fingerprint
 from adafv.pipeline import Outcome, Pipeline
-from adafv.prompt import Prompt
+from adafv.prompt import Prompt, Prompter
 from adafv.records import Answer, Failure, Question
 from adafv.report import reported
 from adafv.request import EncodingCost, Request
@@ -61,7 +61,8 @@ class Answering:
         self._checkpoint = checkpoint
         self.pipeline = Pipeline(checkpoint.model, checkpoint.processor, checkpoint.family)
         self._prompter = checkpoint.prompter
-        self._known = lru_cache(_REMEMBERED)(self._prompts)
+        # Of nothing that has `self`, which would keep the model in memory.
+        self._known = lru_cache(_REMEMBERED)(partial(_prompts, checkpoint.prompter))
         self._accountant = Accountant.of(config, layers_that_run(config), checkpoint.model.dtype.itemsize)
 
     @property
@@ -163,14 +164,6 @@ class Answering:
         texts = known if not known or own in known else (*known, own)
         return replace(request, known=self._known(texts, self._system(run)))
 
-    def _prompts(self, texts: tuple[str, ...], system: str | None) -> tuple[Prompt, ...]:
-        """Make the prompts of questions; one that cannot be asked is left out, and each is there once."""
-        found = []
-        for text in dict.fromkeys(texts):
-            with suppress(InputError):
-                found.append(self._prompter.prompt(text, system))
-        return tuple(found)
-
     def requests(
         self, source: Any, asked: Sequence[tuple[Question, Prompt]], run: RunSettings, key: str | None = None
     ) -> list[Request]:
@@ -235,3 +228,12 @@ def _latency(request: Request, decoded: Decoded, watch: Stopwatch, longest: int)
     if decoded.server_s is not None:
         return Latency.served(watch.seconds, preprocess, decoded.server_s)
     return Latency.of(watch.seconds, preprocess, longest)
+
+
+def _prompts(prompter: Prompter, texts: tuple[str, ...], system: str | None) -> tuple[Prompt, ...]:
+    """Make the prompts of questions; one that cannot be asked is left out, and each is there once."""
+    found = []
+    for text in dict.fromkeys(texts):
+        with suppress(InputError):
+            found.append(prompter.prompt(text, system))
+    return tuple(found)

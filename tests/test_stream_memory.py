@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from concurrent.futures import Future
 from dataclasses import replace
@@ -385,3 +386,18 @@ def test_an_encoding_holds_no_memory_of_others(llava: adafv.Model) -> None:
     for encoding in encoded(llava, noise(60, 60), noise(60, 60, seed=1)):
         assert encoding.packed.untyped_storage().nbytes() == encoding.packed.nbytes
         assert encoding.saliency.untyped_storage().nbytes() == encoding.saliency.nbytes
+
+
+def test_a_model_that_is_let_go_of_is_gone_at_once(llava_folder: Path) -> None:
+    """Without a cycle that the collector would have to find: another may need its memory now."""
+    model = adafv.load(str(llava_folder), dtype="float32")
+    held = weakref.ref(model.pipeline.model)
+    gc.collect()
+    gc.disable()
+    try:
+        answers = list(model.answer(noise(56, 56), ["what?", "where?"], select="image", keep=4, max_new_tokens=1))
+        assert [answer.error for answer in answers] == [None, None]
+        del model
+        assert held() is None
+    finally:
+        gc.enable()
