@@ -217,10 +217,8 @@ class Model(Answering):
             InputError: settings that differ in more than `runs.unpruned` evens out, or `compare`.
         """
         if len({unpruned(run) for run in runs}) != 1:
-            what = (
-                "runs: the settings of a sweep differ in keep, pruner, positions, crop_budget, select and tiles alone"
-            )
-            raise InputError(what, "sweep each on its own")
+            what = "keep, pruner, positions, crop_budget, select and tiles alone"
+            raise InputError(f"runs: the settings of a sweep differ in {what}", "sweep each on its own")
         for run in runs:
             self.check(run)
         if runs[0].compare:
@@ -229,8 +227,9 @@ class Model(Answering):
 
     def _compared(self, request: Request, unpruned_request: Request, run: RunSettings) -> Answer:
         """Pruned, then unpruned, each after a run that only warms up: first calls are slower, whatever they do."""
+        long = run.max_new_tokens if getattr(self.pipeline.decoder, "compiles", False) else 1  # all shapes are compiled
         for one, settings in (both := ((request, run), (unpruned_request, unpruned(run)))):
-            self.run([one], replace(settings, max_new_tokens=1))
+            self.run([one], replace(settings, max_new_tokens=long))
         (answer,), (whole,) = (self.run([one], settings) for one, settings in both)
         if answer.latency_s is None or whole.latency_s is None:
             return answer

@@ -84,6 +84,21 @@ def test_answers_positions_and_scores_are_those_of_generate(model: adafv.Model, 
         assert (one - other).abs().max() < 2e-5
 
 
+def test_what_is_compared_is_compiled_before(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler would be in the times: each shape that is measured was there when both runs warmed up."""
+    network, shapes = llava._checkpoint.model, []
+
+    def spy(**inputs: Any) -> Any:
+        shapes.append(tuple(inputs["attention_mask"].shape))
+        return network(**inputs)
+
+    monkeypatch.setattr(llava.pipeline, "decoder", stepped(network, spy))
+    answer = llava.ask(noise(60, 60), TEXTS[0], keep=2, max_new_tokens=70, compare=True)
+    assert answer.compare is not None and answer.tokens is not None and answer.tokens.generated > 2
+    half = len(shapes) // 2
+    assert half and set(shapes[half:]) <= set(shapes[:half])
+
+
 @pytest.fixture(scope="module")
 def chatty(llava: adafv.Model) -> torch.nn.Module:
     """A copy of the tiny model with an end token that comes up often, so that answers differ in length."""
