@@ -134,6 +134,7 @@ def test_maps_of_all_layers_are_timed_beside_ours(monkeypatch: pytest.MonkeyPatc
     assert list(found) == [
         "transformers, 2 images",
         "adafv, with saliency, 2 images",
+        "adafv, 2 tiles of each, 2 images",
         "eager, all attention maps, 2 images",
     ]
     assert {len(maps) for maps in made if maps} == {tower.config.num_hidden_layers}

@@ -207,6 +207,7 @@ def test_the_command_line_says_that_it_padded(tmp_path: Path, llava_folder: Path
         "pad": True,
         "system": None,
         "crop_budget": "joint",
+        "tiles": "all",
     }
     assert (
         "asked with     image padded to a square"

@@ -136,7 +136,7 @@ def test_engines_are_not_mixed(job: Job) -> None:
     [
         (("--positions", "original"), "--positions original: a server numbers"),
         (("--quantize", "int8"), "--quantize: int8 is of the language model"),
-        (("--attention", "eager"), "--attention: eager is chosen"),
+        (("--attention", "eager"), "--attention: eager is of the language model"),
         (("--server", "http://example.org:8000"), "--server-insecure"),
         (("--server", "https://user:secret@example.org"), "ADAFV_SERVER_KEY"),
         (("--server", "http://127.0.0.1:80/path"), "more than host and port"),
