@@ -46,6 +46,8 @@ class Question:
     def __post_init__(self) -> None:
         if self.keep is not None:
             object.__setattr__(self, "keep", Budget.parse(self.keep))
+        known = (self.known,) if isinstance(self.known, str) else tuple(self.known)
+        object.__setattr__(self, "known", known)  # a list is welcome, and a text is no list of letters
 
     def about(self, key: str | None) -> ImageRef:
         """Name the image for an answer.

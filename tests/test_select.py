@@ -182,7 +182,8 @@ def test_what_cannot_be_asked_is_not_known(llava: adafv.Model) -> None:
     asked, broken = questions(images=1), (*TEXTS, "", "<image> twice")
     run = RunSettings(keep=5, select="image", max_new_tokens=2)
     wanted = [one.kept.places.tolist() for _, one in outcomes(llava, asked, run)]
-    for known in (broken, TEXTS * 2):
+    given: Any = list(TEXTS)  # as a user may hold them
+    for known in (broken, TEXTS * 2, given):
         found = outcomes(llava, [replace(question, known=known) for question in asked], run)
         assert [one.kept.places.tolist() for _, one in found] == wanted
     last = outcomes(llava, [replace(asked[-1], known=TEXTS[:3])], run)
@@ -228,6 +229,11 @@ def test_a_library_s_questions_know_of_each_other(
     several = list(llava.answer(picture, TEXTS, keep=5, select="image", max_new_tokens=2))
     assert [one.tokens for one in found] == [one.tokens for one in wanted] == [one.tokens for one in several]
     assert [one.text for one in found] == [one.text for one in wanted] == [one.text for one in several]
+
+
+def test_a_text_is_one_question() -> None:
+    text: Any = "what?"
+    assert Question(1, "a.png", "what?", known=text).known == ("what?",)
 
 
 def test_who_is_known_with_whom(monkeypatch: pytest.MonkeyPatch) -> None:
