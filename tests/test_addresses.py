@@ -189,6 +189,17 @@ def test_what_did_not_arrive_is_kept_here(
     assert not model.asked and ids(there()["out.jsonl"]) == list(range(12)) and not left(cache)
 
 
+def test_a_whole_that_was_about_to_be_there_counts(tmp_path: Path, model: FakeBatchModel) -> None:
+    """Killed between taking the old one away and giving the new one its name."""
+    path, out = lines(tmp_path, 3), f"{BUCKET}/out.jsonl"
+    assert adafv("batch", str(path), "-o", out).code == 0
+    memory().mv("/bucket/out.jsonl", "/bucket/out.jsonl.writing")
+    model.asked.clear()
+    assert "exists" in adafv("batch", str(path), "-o", out).stderr
+    assert adafv("batch", str(path), "-o", out, "--resume").code == 0
+    assert not model.asked and ids(there()["out.jsonl"]) == [0, 1, 2] and len(there()) == 2
+
+
 def test_a_run_without_an_answer_leaves_nothing(tmp_path: Path, model: FakeBatchModel, cache: Path) -> None:
     path = Path(questions(tmp_path, asking(0) | {"text": "explode"}))
     for more in ([], ["--resume"], ["--force"]):

@@ -165,7 +165,7 @@ class AddressDelivery(Delivery):
 
     def _check_nothing_there(self) -> None:
         name, fix = cut(str(self._address)), "--resume goes on with it, --force replaces it"
-        if self._objects.is_there(self._objects.whole):
+        if any(map(self._objects.is_there, (self._objects.whole, self._objects.unfinished))):
             raise UsageError(f"-o: {name} exists", fix)
         left = self._objects.parts[0] if self._objects.parts else self._path if self._left else None
         if left is not None:
