@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -72,6 +72,7 @@ class Questions:
 
     def __post_init__(self) -> None:
         self._content_of_file = lru_cache(_REMEMBERED)(content_key_of)
+        self._is_gone = lru_cache(_REMEMBERED)(_is_gone)
 
     def census(self) -> Census:
         """Look through a file once; of each line, only a key of 64 bits is kept.
@@ -109,7 +110,7 @@ class Questions:
             return
         found.todo += 1
         found.answers += len(left)
-        if is_missing(line):
+        if is_missing(line, self._is_gone):
             found.missing += 1
             found.first_missing = found.first_missing or line
             if line.image not in found.missing_names and len(found.missing_names) < _NAMED:
@@ -225,14 +226,13 @@ def no_question(name: str, failed: Line | None) -> InputError:
     return InputError(what, failed.failure.fix)
 
 
-def is_missing(line: Line) -> bool:
-    """Tell whether a line asks about an image file that is not there."""
-    return line.failure is None and isinstance(line.source, str) and _is_missing(line.source)
-
-
-@lru_cache(_REMEMBERED)
-def _is_missing(path: str) -> bool:
+def _is_gone(path: str) -> bool:
     try:
         return address_of(path) is None and not Path(path).exists()
     except (OSError, ValueError):
         return True
+
+
+def is_missing(line: Line, is_gone: Callable[[str], bool] = _is_gone) -> bool:
+    """Tell whether a line asks about an image file that is not there; `is_gone` may remember its answers."""
+    return line.failure is None and isinstance(line.source, str) and is_gone(line.source)
