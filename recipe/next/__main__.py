@@ -47,7 +47,7 @@ RELEASE = NextRecipe(
     pictures=6_000,
     vision=Schedule(steps=500, batch=24, rate=4e-4, warmup=30, decay=0.8),
     measured=400,
-    language=Schedule(steps=2_000, batch=16, rate=8e-4, warmup=60, decay=0.65),
+    language=Schedule(steps=1_600, batch=16, rate=8e-4, warmup=60, decay=0.65),
 )
 SMOKE = NextRecipe(
     pictures=8,
