@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -274,9 +275,17 @@ def test_several_processes_write_no_address(monkeypatch: pytest.MonkeyPatch, tmp
     assert refused.code == 2 and "several processes" in refused.stderr
 
 
-def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "flags", [("s3://bucket/in.jsonl",), ("s3://bucket/t/",), ("QUESTIONS", "-o", "s3://b/o.jsonl")]
+)
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
     monkeypatch.setattr("adafv_cli.work.addresses.find_spec", lambda name: None)
-    refused = adafv("batch", "s3://bucket/in.jsonl")
+    for name in ("pyarrow", "pyarrow.fs"):
+        monkeypatch.setitem(sys.modules, name, None)  # so that importing it fails, as where it is not installed
+    path = str(lines(tmp_path, 1))
+    refused = adafv("batch", *(path if flag == "QUESTIONS" else flag for flag in flags))
     assert refused.code == 2 and "needs pyarrow" in refused.stderr and "adafv[ray]" in refused.stderr
 
 

@@ -97,10 +97,10 @@ class Address:
 
     def is_folder(self) -> bool:
         """Tell whether there is a folder; raises `UsageError` where there is nothing."""
-        from pyarrow.fs import FileType
-
         with explained(f"input {self}"):
-            filesystem, path = self.at
+            filesystem, path = self.at  # first: it says so where pyarrow is missing
+            from pyarrow.fs import FileType
+
             kind = filesystem.get_file_info(path).type
         if kind == FileType.NotFound:
             raise UsageError(f"input {cut(self.text)} does not exist", _CHECK)
@@ -108,9 +108,9 @@ class Address:
 
     def tables(self) -> list[str]:
         """Find the paths of the Parquet files of a folder, or of this one."""
+        filesystem, path = self.at
         from pyarrow.fs import FileSelector
 
-        filesystem, path = self.at
         if not self.is_folder():
             return [path]
         with explained(f"input {self}"):
