@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from adafv.evidence import Grid
+
+CROPS_AT_ONCE = 8  # enough to fill a device; more only takes more memory
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -164,3 +169,17 @@ class ImageEncoding:
         """All its tensors, by field; cosines, which can be had anew, are not among them."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def tower_groups(images: Iterable[tuple[_T, int]]) -> Iterator[list[_T]]:
+    """Divide images, each with its number of crops, into groups that go through the vision tower together."""
+    group: list[_T] = []
+    crops = 0
+    for image, more in images:
+        if group and crops + more > CROPS_AT_ONCE:
+            yield group
+            group, crops = [], 0
+        group.append(image)
+        crops += more
+    if group:
+        yield group

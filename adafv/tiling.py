@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
 
-from adafv.encoding import ImageEncoding
+from adafv.encoding import ImageEncoding, tower_groups
 from adafv.errors import InputError
 from adafv.evidence import check_scores
 from adafv.families.skipping import SkippingStages
@@ -19,8 +19,6 @@ from adafv.signals.gathering import gather_evidence
 from adafv.tiled import Tiled, View
 from adafv.tiles import ALL, Ranked, held, looks, rank
 from adafv.timing import Stopwatch
-
-CROPS_AT_ONCE = 8  # enough to fill a device; more only takes more memory
 
 
 def skips(pipeline: Pipeline, runs: Iterable[RunSettings]) -> bool:
@@ -90,12 +88,13 @@ class Tiling:
 
     @torch.inference_mode()
     def encode(self, wanted: Iterable[tuple[Tiled, Iterable[int]]]) -> None:
-        """Encode crops of images that are not encoded yet, `CROPS_AT_ONCE` at once, those of an image together."""
+        """Encode crops of images that are not encoded yet, those of an image together, as `tower_groups` has it."""
         todo: dict[int, tuple[Tiled, dict[int, None]]] = {}
         for tiled, crops in wanted:
             _, own = todo.setdefault(id(tiled), (tiled, {}))
             own.update(dict.fromkeys(crop for crop in tiled.missing(crops) if not self._read(tiled, crop)))
-        for group in _groups([(tiled, list(own)) for tiled, own in todo.values() if own]):
+        missing = [((tiled, list(own)), len(own)) for tiled, own in todo.values() if own]
+        for group in tower_groups(missing):
             values = torch.cat([tiled.pixels.values[crops] for tiled, crops in group])
             watch = Stopwatch(self._pipeline.devices)
             with watch.span("vision"), memory_explained():
@@ -170,17 +169,3 @@ def _wanted(tiled: Tiled, run: RunSettings, ranked: Ranked | None) -> tuple[int,
     if ranked is None or not looks(str(run.tiles), tiled.crops - 1):
         return tuple(range(tiled.crops))
     return ranked.wanted(str(run.tiles))
-
-
-def _groups(wanted: Sequence[tuple[Tiled, list[int]]]) -> Iterator[list[tuple[Tiled, list[int]]]]:
-    """Divide images into groups whose crops go through the vision tower together."""
-    group: list[tuple[Tiled, list[int]]] = []
-    count = 0
-    for tiled, crops in wanted:
-        if group and count + len(crops) > CROPS_AT_ONCE:
-            yield group
-            group, count = [], 0
-        group.append((tiled, crops))
-        count += len(crops)
-    if group:
-        yield group

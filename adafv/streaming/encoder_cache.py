@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adafv.encoding import ImageEncoding, Pixels
+from adafv.encoding import ImageEncoding, Pixels, tower_groups
 from adafv.pipeline import Pipeline
 from adafv.prompt import Prompt
 from adafv.request import EncodingCost
@@ -14,8 +14,6 @@ from adafv.streaming.encoding_store import EncodingStore
 from adafv.streaming.recent import Recent
 from adafv.tiled import View
 from adafv.timing import Stopwatch
-
-_CROPS_AT_ONCE = 8  # enough to fill a device; more only takes more memory
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class EncoderCache:
     def encode(self, images: Mapping[str, Loaded]) -> dict[str, ImageEncoding]:
         """Encode images that are not in the cache, by content key."""
         encoded: dict[str, ImageEncoding] = {}
-        for group in _groups(images):
+        for group in tower_groups((key, len(loaded.pixels.values)) for key, loaded in images.items()):
             watch = Stopwatch(self._pipeline.devices)
             encodings = self._pipeline.encode([images[key].pixels for key in group], watch, self._runs)
             self.encoded += len(group)
@@ -112,18 +110,3 @@ class EncoderCache:
     def refund(self, key: str, run: RunSettings, cost: EncodingCost, view: View | None = None) -> None:
         """Undo a charge whose question failed; the next question about the image is charged instead."""
         self._uncharged.setdefault(key, {})[run] = cost
-
-
-def _groups(images: Mapping[str, Loaded]) -> Iterator[list[str]]:
-    """Divide images, by key, into groups that go through the vision tower together."""
-    group: list[str] = []
-    crops = 0
-    for key, loaded in images.items():
-        more = len(loaded.pixels.values)
-        if group and crops + more > _CROPS_AT_ONCE:
-            yield group
-            group, crops = [], 0
-        group.append(key)
-        crops += more
-    if group:
-        yield group
