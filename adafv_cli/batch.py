@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adafv import __version__, chat_templates
+from adafv import __version__
 from adafv.benchmark_files import BENCHMARKS
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
 from adafv.spreading.settings import ClusterSettings
@@ -41,7 +41,7 @@ from adafv_cli.work.run import Run
 from adafv_cli.work.shard import Shard
 from adafv_cli.work.source import Source
 from adafv_cli.work.world import World
-from adafv_cli.workflags import INPUT_HELP, ManyFlags, WorkFlags, batch_flag
+from adafv_cli.workflags import INPUT_HELP, ManyFlags, WorkFlags, all_settings, batch_flag, made_with
 
 if TYPE_CHECKING:
     from adafv.engine import Model
@@ -222,27 +222,3 @@ class _Job:
                 streams.say(row("time", f"about {units.duration(dry.probe.guess_s)}: {took}"))
         streams.record(dry.to_json())
         return code
-
-
-def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
-    """List what two runs must share to write into one file: all that changes an answer, but keep and pruner."""
-    found: dict[str, Any] = {
-        name: getattr(load, name) for name in ("model", "revision", "dtype", "quantize", "base", "vision_tower")
-    }
-    found["engine"] = "transformers" if load.server is None else "server"
-    found["chat_template"] = chat_templates.identity(load.chat_template)
-    pruning, asking = ("positions", "crop_budget", "tiles"), ("system", "pad", "protocol")
-    names = (*pruning, *asking, "max_new_tokens", "temperature", "top_p", "seed")
-    found |= {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}
-    return found | {"benchmark": flags.benchmark, "suffix": flags.suffix}
-
-
-def all_settings(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
-    """Collect all settings for the report."""
-    chosen = {flag.name: getattr(run, flag.name) for flag in fields(run) if flag.name != "budget"}
-    return asdict(load) | chosen | {"keep": run.budget.text} | typed(flags)
-
-
-def typed(flags: Any) -> dict[str, Any]:
-    """List a command's flags (a dataclass) as they were typed, for the report."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(flags).items()}

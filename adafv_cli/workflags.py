@@ -1,19 +1,20 @@
-"""The flags of the commands that work through a file of questions."""
+"""The flags of the commands that work through a file of questions, and the settings that they come to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from adafv import chat_templates
 from adafv.benchmark_files import BENCHMARKS
 from adafv.errors import InputError, cut, shown
-from adafv.settings import SELECTS, BatchSettings, RunSettings
+from adafv.settings import SELECTS, BatchSettings, LoadSettings, RunSettings
 from adafv_cli.console import Streams
 from adafv_cli.exits import UsageError
 from adafv_cli.files import check_apart, check_figure, check_folder, check_report, written_into
@@ -167,3 +168,27 @@ class WorkFlags:
     def delivery(self, source: str, streams: Streams, *, dry: bool = False) -> Delivery:
         """Make what brings answers to an address, where `-o` is one; raises `UsageError` where it cannot be used."""
         return delivery(self.output, source, resume=self.resume, force=self.force, streams=streams, dry=dry)
+
+
+def made_with(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
+    """List what two runs must share to write into one file: all that changes an answer, but keep and pruner."""
+    found: dict[str, Any] = {
+        name: getattr(load, name) for name in ("model", "revision", "dtype", "quantize", "base", "vision_tower")
+    }
+    found["engine"] = "transformers" if load.server is None else "server"
+    found["chat_template"] = chat_templates.identity(load.chat_template)
+    pruning, asking = ("positions", "crop_budget", "tiles"), ("system", "pad", "protocol")
+    names = (*pruning, *asking, "max_new_tokens", "temperature", "top_p", "seed")
+    found |= {name: getattr(run, name) for name in names} | {"repeated_ids": flags.repeated_ids}
+    return found | {"benchmark": flags.benchmark, "suffix": flags.suffix}
+
+
+def all_settings(load: LoadSettings, run: RunSettings, flags: WorkFlags) -> dict[str, Any]:
+    """Collect all settings for the report."""
+    chosen = {flag.name: getattr(run, flag.name) for flag in fields(run) if flag.name != "budget"}
+    return asdict(load) | chosen | {"keep": run.budget.text} | typed(flags)
+
+
+def typed(flags: Any) -> dict[str, Any]:
+    """List a command's flags (a dataclass) as they were typed, for the report."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(flags).items()}

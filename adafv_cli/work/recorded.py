@@ -94,6 +94,19 @@ def known_in(path: Path) -> dict[str, Any]:
     return {KNOWN: left[KNOWN]} if KNOWN in left else {}
 
 
+def unsaid_positions(path: Path | None, asked: set[str]) -> str:
+    """Tell the positions of pruned answers that do not say: `compact`, but in a log from before they were an axis.
+
+    Such a log of `original` ones is gone on with by those alone: it is refused, as it was, where others are asked for.
+
+    Args:
+        path: of the log that is gone on with.
+        asked: positions of the pruned settings.
+    """
+    left = None if path is None else settings_in(settings_path(path)).get("positions")
+    return "original" if left == "original" and asked == {"original"} else "compact"
+
+
 def record(path: Path, settings: Mapping[str, Any]) -> bool:
     """Write the settings of a run, unless they are there; tell whether they were written."""
     if settings_in(path) == dict(settings):
