@@ -8,8 +8,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adafv.demo import BUNDLED
 from adafv.errors import InputError, cut
-from adafv.settings import DEMO, LoadSettings, RunSettings
+from adafv.settings import LoadSettings, RunSettings
 from adafv.versions import check_versions
 from adafv_cli.console import VERBOSE, Streams
 from adafv_cli.exits import UsageError
@@ -34,7 +35,7 @@ def load_model(settings: LoadSettings, run: RunSettings, streams: Streams) -> Mo
         UsageError: a chat template, base, vision tower or padding that cannot be used.
     """
     check_versions()
-    hub = settings.model != DEMO and not is_there(Path(settings.model))
+    hub = settings.model not in BUNDLED and not is_there(Path(settings.model))
     with streams.busy(f"loading {cut(settings.model)}" + (" (-v shows downloads)" if hub else "")):
         from adafv.engine import load
 

@@ -62,9 +62,9 @@ _load, _prune, _answer, _output = (partial(_flag, panel) for panel in ("Model", 
 class LoadFlags:
     """Which checkpoint, and where its weights are held: `adafv.LoadSettings` as typed by a user."""
 
-    model: Annotated[str, _load("Checkpoint folder, hub id, or demo.", "-m", "--model", envvar="ADAFV_MODEL")] = (
-        LoadSettings.model
-    )
+    model: Annotated[
+        str, _load("Checkpoint folder, hub id, demo, or demo-next.", "-m", "--model", envvar="ADAFV_MODEL")
+    ] = LoadSettings.model
     device_map: Annotated[str, _load(_DEVICE_HELP, envvar="ADAFV_DEVICE_MAP", words=placement.NAMES)] = "auto"
     max_memory: Annotated[str | None, _load(_MEMORY_HELP)] = None
     offload_folder: Annotated[str | None, _load("Where weights go that fit no device.")] = None

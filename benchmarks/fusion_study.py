@@ -17,11 +17,11 @@ from unittest import mock
 import numpy as np
 import torch
 from fusion_rules import RULES
+from paired import ahead
 
 import adafv
 from adafv import pruners
 from adafv.pruners import Pruner
-from adafv.quality.changes import change, moments
 from adafv.request import Request
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
@@ -74,12 +74,7 @@ class Study:
         """How far `first` is ahead of `second`, in points of percent, with its interval."""
         scenes = dict.fromkeys((probe.series, probe.scene) for probe in self.asked)
         numbers = {scene: number for number, scene in enumerate(scenes)}
-        images, gain = np.array([numbers[probe.series, probe.scene] for probe in self.asked]), first - second
-        sums = moments(images, gain.clip(0), (-gain).clip(0), np.ones(len(gain)))
-        if sums is None:
-            return ""
-        found = change(sums)
-        return f"{100 * found.value:+.1f}, {100 * found.low():+.1f} to {100 * found.high():+.1f}"
+        return ahead(np.array([numbers[probe.series, probe.scene] for probe in self.asked]), first, second)
 
 
 def adapted(study: Study, rules: Sequence[str], shares: Sequence[str]) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from paired import ahead
 
 from adafv.figures.formats import METADATA
-from adafv.quality.changes import change, moments, parts
+from adafv.quality.changes import moments, parts
 
 WORLDS = ("hard", "plain")
 KEEPS = ("16", "32", "64", "128")
@@ -55,14 +56,7 @@ class Measured:
 
     def ahead(self, name: str, other: str) -> str:
         """How far one is ahead of another on the questions that both were asked, with its interval."""
-        gain = self.columns[name][0] - self.columns[other][0]
-        there = ~np.isnan(gain)
-        gain = gain[there]
-        sums = moments(self.images[there], gain.clip(0), (-gain).clip(0), np.ones(len(gain)))
-        if sums is None:
-            return "0.0"
-        found = change(sums)
-        return f"{100 * found.value:+.1f} ({100 * found.low():+.1f} to {100 * found.high():+.1f})"
+        return ahead(self.images, self.columns[name][0], self.columns[other][0])
 
     def all_tokens(self, known: int) -> float:
         """Tokens prefilled for a question where nothing is dropped and `known` share it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from recipe.network import HIDDEN
 from recipe.packing import OPENING, START_IDS, Pack, attention_mask, choose_tokens, pack
 from recipe.parallel import FlatOptimizer, Schedule
 from recipe.questions import HARD_KINDS, SceneQuestion, ask, training_questions
+from recipe.scores import Scores
 from recipe.vision_losses import PATCHES, total
 from recipe.vision_training import JITTER, Eyes, grown, load_eyes, normalised
 
@@ -103,7 +103,7 @@ def train_language(
     early = schedule.steps // 4 if start is None else 0
     optimizer = FlatOptimizer([*language.parameters(), *readouts.parameters()], schedule)
     rng, common = np.random.default_rng([seed, rank]), np.random.default_rng([seed, 99])
-    share, started, scores = schedule.batch // world, time.monotonic(), _Scores()
+    share, started, scores = schedule.batch // world, time.monotonic(), Scores()
     order = np.array([], dtype=np.int64)
     for step in range(schedule.steps):
         if len(order) < share:
@@ -132,24 +132,6 @@ def train_language(
         torch.save(language.state_dict(), folder / "language.pt")
 
 
-class _Scores:
-    """Share of right answers by kind since the last report."""
-
-    def __init__(self) -> None:
-        self.right: dict[str, list[float]] = defaultdict(list)
-
-    def add(self, logits: Tensor, batch: Pack, fair: Tensor) -> None:
-        right = (logits.detach().argmax(-1) == batch.answer)[fair].float().tolist()
-        for kind, value in zip((k for k, f in zip(batch.kind, fair.tolist(), strict=True) if f), right, strict=True):
-            self.right[kind].append(value)
-
-    def text(self) -> str:
-        shares = " ".join(f"{kind} {100 * float(np.mean(self.right[kind])):.0f}" for kind in sorted(self.right))
-        overall = np.mean([value for values in self.right.values() for value in values])
-        self.right.clear()
-        return f"{100 * overall:.1f} {shares}"
-
-
 def held_out(pictures: Pictures, seed: int) -> tuple[list[list[SceneQuestion]], np.ndarray]:
     """One question of every kind on each picture that allows it, and the stored things."""
     rng, things = np.random.default_rng(seed), np.array(pictures.things)
@@ -163,10 +145,10 @@ def held_out(pictures: Pictures, seed: int) -> tuple[list[list[SceneQuestion]], 
 def accuracy(eyes: Eyes, language: Language, pictures: Pictures, seed: int = 5) -> dict[str, float]:
     """Share of right answers by kind with all visual tokens; a quick look, `gates` is the judge."""
     questions, things = held_out(pictures, seed)
-    scores = _Scores()
+    scores = Scores()
     for start in range(0, len(things), 16):
         part = slice(start, start + 16)
         batch = pack(questions[part], things[part], np.random.default_rng(0))
         _, last, _ = run_pack(language, eyes.words, see(eyes, pictures.pixels[part]), batch)
-        scores.add(last, batch, torch.ones(len(last), dtype=torch.bool))
-    return {kind: float(np.mean(values)) for kind, values in sorted(scores.right.items())}
+        scores.add(last, batch)
+    return scores.shares()

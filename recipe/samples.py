@@ -103,18 +103,20 @@ def write(folder: Path) -> None:
     """Draw the pictures and write questions.jsonl, the same of the hard world, and a sheet of hard scenes."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: questions(name, scene, number) for number, (name, scene) in enumerate(scenes().items())}
-    _write_set(folder, "questions.jsonl", scenes(), plain)
+    write_set(folder, "questions.jsonl", {name: render(scene, SIDE_PX) for name, scene in scenes().items()}, plain)
     hard = {name: hard_questions(scene, number) for number, (name, scene) in enumerate(hard_scenes().items())}
-    _write_set(folder, "hard_questions.jsonl", hard_scenes(), hard)
+    drawn = {name: render(scene, SIDE_PX) for name, scene in hard_scenes().items()}
+    write_set(folder, "hard_questions.jsonl", drawn, hard)
     sheet().save(folder / "hard-scenes.png", optimize=True)
 
 
-def _write_set(folder: Path, file: str, drawn: dict[str, Scene], asked: dict[str, list[tuple[str, str]]]) -> None:
+def write_set(folder: Path, file: str, drawn: dict[str, Image.Image], asked: dict[str, list[tuple[str, str]]]) -> None:
+    """Save pictures by name, marked as drawn scenes, and the questions about them with their answers."""
     mark = PngInfo()
     mark.add_text(SCENE_KEY, "1")
     lines: list[str] = []
-    for name, scene in drawn.items():
-        render(scene, SIDE_PX).save(folder / f"{name}.png", optimize=True, pnginfo=mark)
+    for name, picture in drawn.items():
+        picture.save(folder / f"{name}.png", optimize=True, pnginfo=mark)
         for text, answer in asked[name]:
             line = {"question_id": len(lines) + 1, "image": f"{name}.png", "text": text, "answer": answer}
             lines.append(json.dumps(line))

@@ -1,9 +1,12 @@
-"""The bundled demo checkpoint: a small LLaVA that answers questions about drawn scenes. The recipe is not installed."""
+"""The bundled checkpoints: small LLaVAs that answer questions about drawn scenes. Their recipes are not installed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
-SAMPLES = Path(__file__).parent / "samples"
+_HERE = Path(__file__).parent
+CHECKPOINT = _HERE / "checkpoint"
+BUNDLED = {"demo": CHECKPOINT, "demo-next": _HERE / "checkpoint-next"}
+"""Folder of each by the name that `-m` knows it by: a LLaVA-1.5 and a LLaVA-NeXT."""
+SAMPLES = _HERE / "samples"
 """Two of its images, for whoever has no source tree."""

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from transformers import AutoModelForImageTextToText
 
+from adafv.demo import BUNDLED
 from adafv.errors import CheckpointError
 from adafv.families import family_of
 from adafv.families.base import Family
@@ -33,7 +34,7 @@ from adafv.loading.tensors import Held, hold
 from adafv.loading.tokens import generation_config
 from adafv.loading.weights import check_names, check_size, check_types, check_weights, unreported
 from adafv.prompt import Prompter
-from adafv.settings import DEMO, LoadSettings
+from adafv.settings import LoadSettings
 
 _SMALL_PARAMETERS = 500_000_000  # in float32 still no more than 2 GB
 _SHARE = 0.7  # of the memory that is free may be weights
@@ -59,8 +60,8 @@ class Checkpoint:
 
     @property
     def is_demo(self) -> bool:
-        """Whether this is the bundled demo."""
-        return self.name == DEMO
+        """Whether this is one of the bundled demos."""
+        return self.name in BUNDLED
 
 
 def load_checkpoint(settings: LoadSettings) -> Checkpoint:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+from adafv.demo import BUNDLED
 from adafv.errors import AdaFVError, CheckpointError, DeviceError, cut
 from adafv.memory import is_out_of_memory
-from adafv.settings import DEMO, LoadSettings
+from adafv.settings import LoadSettings
 
 AGAIN = "fetch the checkpoint again"
 EXAMPLE = "use a LLaVA checkpoint, for example llava-hf/llava-1.5-7b-hf"
@@ -145,7 +146,7 @@ def is_installed(package: str) -> bool:
 
 
 def _is_here(model: str) -> bool:
-    return model == DEMO or Path(model).expanduser().is_dir()
+    return model in BUNDLED or Path(model).expanduser().is_dir()
 
 
 @contextmanager

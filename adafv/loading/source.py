@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from adafv.demo import CHECKPOINT as DEMO_CHECKPOINT
+from adafv.demo import BUNDLED
 from adafv.errors import CheckpointError, InputError, shown
 from adafv.families import FAMILIES
 from adafv.loading.adapter import CONFIG as ADAPTER_CONFIG
@@ -19,7 +19,7 @@ from adafv.loading.hub import find, hub_options
 from adafv.loading.original import Original
 from adafv.loading.original_format import is_original
 from adafv.loading.vision_tower import HUB_ID, TowerSource
-from adafv.settings import DEMO, LoadSettings
+from adafv.settings import LoadSettings
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def _located(settings: LoadSettings) -> Source:
         CheckpointError: nothing there.
     """
     name = settings.model
-    fix = "give a checkpoint folder, a hub id, or demo"
+    fix = f"give a checkpoint folder, a hub id, or {' or '.join(BUNDLED)}"
     try:
-        folder = DEMO_CHECKPOINT if name == DEMO else Path(name).expanduser()
+        folder = BUNDLED.get(name) or Path(name).expanduser()
         if name and folder.is_dir():
             return Source(str(folder), hub_options(offline=True, folder=True, revision=settings.revision), settings)
         there = name and folder.exists()
@@ -129,7 +129,7 @@ def _located(settings: LoadSettings) -> Source:
         raise CheckpointError(f"model: {shown(name)} cannot be looked for: {error}", fix) from error
     if there:
         raise CheckpointError(f"model: {name} is a file, not a checkpoint folder", "give the folder that holds it")
-    if name == DEMO or not HUB_ID.fullmatch(name):
+    if name in BUNDLED or not HUB_ID.fullmatch(name):
         raise CheckpointError(f"model: there is no folder {shown(name)}", fix)
     return Source(name, hub_options(offline=settings.offline, folder=False, revision=settings.revision), settings)
 

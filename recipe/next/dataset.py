@@ -19,7 +19,7 @@ from recipe.drawing import SIDE
 from recipe.network import HIDDEN
 from recipe.next.mosaic import MOST_CROPS, crops_of, image_processor, mosaic_of
 from recipe.next.scenes import compose_wide
-from recipe.next.views import draw, hidden, labels, strokes
+from recipe.next.views import coverage, draw, hidden, labels, strokes
 from recipe.scenes import MOST_THINGS
 from recipe.vision_losses import PATCHES
 from recipe.vision_training import JITTER, Eyes, load_eyes, normalised
@@ -105,8 +105,9 @@ def draw_store(rank: int, world: int, folder: Path, count: int, seed: int, as_dr
         if store.size[index, 0]:
             continue
         wide = compose_wide(seed, index)
-        owners, fringe, things = labels(wide)
-        store.hidden[index, : len(owners)] = hidden(wide, owners)
+        shares = coverage(wide)
+        owners, fringe, things = labels(wide, shares)
+        store.hidden[index, : len(owners)] = hidden(wide, owners, shares)
         picture = draw(wide) if as_drawn else worn(draw(wide), seed, index)
         crops, cells, number = crops_of(picture, images), len(owners), len(wide.large)
         store.pixels[index, : len(crops)] = crops

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from recipe.next.dataset import PICTURES, open_store
 from recipe.next.language import Reading, TiledLanguage, grown_from
 from recipe.next.losses import WEIGHTS, Readouts, tiled_losses
 from recipe.parallel import FlatOptimizer, Schedule
+from recipe.scores import Scores
 from recipe.vision_losses import total
 from recipe.vision_training import load_eyes
 
@@ -62,7 +62,7 @@ def train_tiled(rank: int, world: int, folder: Path, count: int, seed: int, sche
             reading, last, ends = read(language, words, batch)
         losses = tiled_losses(reading, (last, ends), batch, readouts)
         optimizer.step(total(losses, WEIGHTS), step)
-        scores.add(last, batch)
+        scores.add(last, batch.pack)
         if rank == 0 and (step % SAVED_EVERY == SAVED_EVERY - 1 or step in (0, 20)):
             text = " ".join(f"{name} {float(loss.detach()):.3f}" for name, loss in losses.items())
             speed = (step + 1 - begun) * schedule.batch / (time.monotonic() - started)
@@ -72,23 +72,3 @@ def train_tiled(rank: int, world: int, folder: Path, count: int, seed: int, sche
             torch.save(language.state_dict(), folder / "language.part.pt")
     if rank == 0:
         torch.save(language.state_dict(), folder / "language.pt")
-
-
-class Scores:
-    """Share of right answers by kind since the last report."""
-
-    def __init__(self) -> None:
-        self.right: dict[str, list[float]] = defaultdict(list)
-
-    def add(self, logits: Tensor, batch: Batch) -> None:
-        """Count the answers of a batch."""
-        right = (logits.detach().argmax(-1) == batch.pack.answer).float().tolist()
-        for kind, value in zip(batch.pack.kind, right, strict=True):
-            self.right[kind].append(value)
-
-    def text(self) -> str:
-        """Overall and by kind, in percent; starts anew."""
-        shares = " ".join(f"{kind} {100 * float(np.mean(self.right[kind])):.0f}" for kind in sorted(self.right))
-        overall = np.mean([value for values in self.right.values() for value in values])
-        self.right.clear()
-        return f"{100 * overall:.1f} {shares}"

@@ -60,14 +60,18 @@ def coverage(wide: WideScene) -> Shares:
     return np.array(shares, dtype=np.float32).reshape(len(wide.scene.things), mosaic.crops * PATCHES)
 
 
-def labels(wide: WideScene) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+def labels(
+    wide: WideScene, everywhere: Shares | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
     """Owner and fringe of each patch of each crop, (crops * PATCHES,), and stored things, (MOST_THINGS, FIELDS).
+
+    `everywhere` is the scene's `coverage` where that is known.
 
     A thing owns patches in its home view alone, the thumbnail where it is large and the tiles where it is not, and
     always one; what hides it from the other view is that the vision part is taught to see background there. Places of
     things are from the middle of the picture, 0.5, in sides of the square: a length means the same in both directions.
     """
-    mosaic, everywhere = mosaic_of(wide.height, wide.width), coverage(wide)
+    mosaic, everywhere = mosaic_of(wide.height, wide.width), coverage(wide) if everywhere is None else everywhere
     shares = everywhere * _is_home(wide, everywhere)
     horizon = wide.scene.backdrop.horizon * wide.side / wide.height
     sky = Image.new("L", (wide.width * SAMPLES, wide.height * SAMPLES), 0)
@@ -93,9 +97,8 @@ def _is_home(wide: WideScene, shares: Shares) -> NDArray[np.bool_]:
     return home
 
 
-def hidden(wide: WideScene, owners: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def hidden(wide: WideScene, owners: NDArray[np.uint8], shares: Shares) -> NDArray[np.bool_]:
     """Whether each patch of background shows a thing whose home is the other view, (crops * PATCHES,)."""
-    shares = coverage(wide)
     shows: NDArray[np.bool_] = (shares * ~_is_home(wide, shares)).max(axis=0) >= TOUCHED
     return shows & (owners >= SKY)
 
