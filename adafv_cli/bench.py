@@ -75,7 +75,9 @@ class BenchFlags:
     )
     pruner: Annotated[str | None, _flag(help="Pruners: adafv,divprune, or all; the first in all sections.")] = None
     batch_size: Annotated[str | None, _flag(metavar="N,...", help="Questions answered together.")] = None
-    questions_per_image: Annotated[int, _flag(min=1, help="Questions that share an image.")] = 1
+    questions_per_image: Annotated[
+        int, _flag(min=1, help="Questions that share an image; every --select is timed.")
+    ] = 1
     max_new_tokens: Annotated[int, _flag(min=1, help="Length of each answer.")] = 16
     rounds: Annotated[int, _flag(min=1, help="Rounds at most.")] = 5
     minutes: Annotated[float, _flag(help="For everything; what does not fit is named.")] = 5.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,7 @@ def test_throughput_compares_with_one_by_one_and_with_batches(bench: Bench) -> N
 
 def test_several_questions_about_an_image_are_timed_with_and_without_what_they_share() -> None:
     one = subject()
-    section = throughput.Throughput(one, 16, "adafv", (1, 4), 4, 2)
+    section = throughput.Throughput(one, 128, "adafv", (1, 4), 4, 2)
     shares: dict[str, set[int]] = {}
     begin = one.model.pipeline.begin
 
@@ -92,17 +95,31 @@ def test_several_questions_about_an_image_are_timed_with_and_without_what_they_s
     for variant in rounds.variants:
         name = variant.name
         variant.run()
-    assert {name for name, found in shares.items() if found != {0}} == {"unpruned, batch 4"}
+    chosen = [f"adafv 128 (select {select}), batch 4" for select in ("image", "split")]
+    assert {name for name, found in shares.items() if found != {0}} == {"unpruned, batch 4", *chosen}
+    assert len(shares[chosen[0]]) == 2 < len(shares[chosen[1]])  # one prefix, and for each picture what saliency chose
+    assert [name for name in shares if "select" in name] == chosen  # a lone question has nobody to choose with
     assert f"{ALONE}, batch 4" in shares and f"{ALONE}, batch 1" not in shares
-    quick = {f"{ALONE}, batch 4": 4.0, "unpruned, batch 4": 1.0, "adafv 16, batch 4": 2.0}
+    quick = {f"{ALONE}, batch 4": 4.0, "unpruned, batch 4": 1.0, "adafv 128, batch 4": 2.0}
     for noise in (0.0, 0.1):
         rounds.samples.append({way.name: {"question": quick.get(way.name, 9.0) + noise} for way in rounds.variants})
     found = {row.variant: row for row in section.rows(rounds, MACHINE)}
     assert found["unpruned, batch 4"].notes == ("the cheapest at 4 questions an image",)
-    assert found["adafv 16, batch 4"].notes == () == found["transformers, batch 4"].notes
+    selects = [row.settings["select"] for row in found.values() if "pruner" in row.settings]
+    assert selects == ["question", "question", "image", "split"]
+    assert found["adafv 128, batch 4"].notes == () == found["transformers, batch 4"].notes
     rounds.samples.append({way.name: {"question": 1.0} for way in rounds.variants})
-    close = f"the cheapest at 4 questions an image, not told apart from {ALONE} and adafv 16"
+    others = f"{ALONE} and adafv 128 and adafv 128 (select image) and adafv 128 (select split)"
+    close = f"the cheapest at 4 questions an image, not told apart from {others}"
     assert {row.variant: row for row in section.rows(rounds, MACHINE)}["unpruned, batch 4"].notes == (close,)
+
+
+def test_a_pruner_that_goes_by_the_image_alone_has_no_other_way_to_choose() -> None:
+    one = subject("tiny", pictures=1)
+    for pruner, selects in (("saliency", set()), ("mmtok", {"image"}), ("adafv", {"image", "split"})):
+        for per_picture, others in ((1, set()), (4, selects)):
+            section = throughput.Throughput(one, 16, pruner, (1, 2), per_picture, 2)
+            assert {way.select for way in section._ways} == {"question", *others}
 
 
 def test_choosing_is_put_beside_the_prefill_that_it_saves(bench: Bench) -> None:
@@ -175,6 +192,17 @@ def test_questions_share_pictures_as_often_as_they_shall() -> None:
     asked = subject(pictures=3).questions(6, 2)
     assert [id(one.image) for one in asked[::2]] == [id(one.image) for one in asked[1::2]]
     assert len({id(one.image) for one in asked}) == 3
+
+
+def test_no_picture_is_asked_the_same_twice_or_more_often_than_it_shall_be() -> None:
+    whole = subject("tiny", pictures=1)
+    for per_picture, size in product((1, 3, 4, 8, 20), (1, 8, 15)):
+        plan = suite.Plan(batch_sizes=(1, size), per_picture=per_picture)
+        one = replace(whole, pictures=[whole.pictures[0].copy() for _ in range(plan.pictures)])
+        count = throughput.Throughput(one, 16, "uniform", plan.batch_sizes, per_picture, 1)._count
+        asked = [(id(question.image), question.text) for question in one.questions(count, per_picture)]
+        assert len(set(asked)) == len(asked) >= 2 * size
+        assert max(Counter(image for image, _ in asked).values()) == per_picture
 
 
 def test_what_fills_the_memory_is_a_note_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

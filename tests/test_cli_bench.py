@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from adafv.bench import suite
+from adafv.bench.machine import Machine
+from adafv.bench.records import Bench, Row
+from adafv.bench.rounds import Speedup, Spread
 from adafv.bench.selection import Selection
+from adafv_cli.rendering import bench_table
 from tests.cli_fakes import adafv
 
 TINY = "bench --geometry tiny --device-map cpu --rounds 1 --max-new-tokens 2 --batch-size 1,2".split()
@@ -59,6 +65,25 @@ def test_what_cannot_be_measured_is_a_usage_error(args: tuple[str, ...], said: s
     result = adafv("bench", *args)
     assert (result.code, result.stdout) == (2, "")
     assert said in result.stderr
+
+
+def test_a_long_note_cuts_no_number() -> None:
+    note = "the cheapest at 4 questions an image, not told apart from " + " and ".join(["adafv 64 (select image)"] * 4)
+    gains = tuple(Speedup(over, 3.14, 2.44, 3.85, told_apart=True) for over in ("transformers, batch 1", "unpruned"))
+    spread = Spread(160.4, 155.2, 165.1)
+    row = Row(
+        "throughput", "tiny", "adafv 64, batch 8", {"batch_size": 8}, 2, {}, spread, speedups=gains, notes=(note,)
+    )
+    bench = Bench(Machine("a CPU", 1, None, 1e10, {}, {}), {}, [row])
+    file = StringIO()
+    console = Console(width=120, file=file)
+    console.print(*bench_table.pictures(bench, 120))
+    shown = file.getvalue()
+    assert (
+        "160 (155 to 165)" in shown
+        and shown.count("3.14x (2.44 to 3.85)") == 2
+        and "\N{HORIZONTAL ELLIPSIS}" not in shown
+    )
 
 
 def test_a_checkpoint_needs_an_image() -> None:

@@ -107,12 +107,16 @@ class Subject:
         return weight_bytes(self.stock.model.language_model) - table + weight_bytes(self.stock.lm_head)
 
     def questions(self, count: int, per_picture: int) -> list[Question]:
-        """Ask `count` questions, `per_picture` about each picture; their lengths differ a little, as real ones do."""
-        words = QUESTION.split()
-        return [
-            Question(number, self.pictures[number // per_picture % len(self.pictures)], " ".join(words[number % 4 :]))
-            for number in range(count)
-        ]
+        """Ask `count` questions, `per_picture` about each picture.
+
+        Their lengths differ a little, as real ones do, and no two about a picture are the same.
+        """
+        words, asked = QUESTION.split(), []
+        for number in range(count):
+            picture, place = divmod(number, per_picture)
+            text = words[number % 4 :] + [str(place // 4)] * (place >= 4)
+            asked.append(Question(number, self.pictures[picture % len(self.pictures)], " ".join(text)))
+        return asked
 
     def prompt(self, question: Question) -> str:
         """Render a question as both sides are asked it."""

@@ -57,7 +57,7 @@ class Plan:
     @property
     def pictures(self) -> int:
         """Pictures that are needed, so that no image is asked about more often than it shall be."""
-        return max(1, 2 * max(self.batch_sizes) // self.per_picture)
+        return max(2, -(-2 * max(self.batch_sizes) // self.per_picture))
 
 
 class Section(Protocol):

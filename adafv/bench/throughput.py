@@ -1,14 +1,15 @@
 """Many questions: questions per second by batch size, unpruned, pruned, and by stock transformers.
 
-Several questions about an image share its prefill where nothing is pruned; then that is measured with and without, and
-what is the cheapest at so many questions is said.
+Several questions about an image share its prefill where nothing is pruned, which is measured with and without, and
+where they choose its tokens together (`--select`), which is measured beside each question's own choice, as published;
+the cheapest at so many questions is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from adafv.bench.machine import Machine
@@ -21,7 +22,8 @@ from adafv.engine import Model
 from adafv.errors import InputError, OutOfMemoryError
 from adafv.generating import Generating
 from adafv.memory import is_out_of_memory
-from adafv.settings import BatchSettings
+from adafv.pruners import TWO_LISTS
+from adafv.settings import RunSettings, Select
 from adafv.timing import Stopwatch
 
 _FEW = 4  # questions that stock transformers answers one by one: each costs the same
@@ -34,6 +36,7 @@ class _Way:
     who: str
     keep: int | str
     batch_size: int
+    select: Select = "question"
 
     @property
     def name(self) -> str:
@@ -60,12 +63,14 @@ class Throughput:
         self._subject, self._per_picture, self._new = subject, per_picture, new_tokens
         self._pruner = pruner
         self._count = max(2 * max(batch_sizes), 2 * per_picture)
-        ours: list[tuple[str, int | str]] = [(UNPRUNED, "all"), (f"{pruner} {keep}", keep)]
+        pruned = f"{pruner} {keep}"
+        together = _together(subject.run_settings(keep, new_tokens, pruner)) if per_picture > 1 else ()
         self._ways = [_Way(STOCK, "all", 1)]
         for size in sorted(set(batch_sizes)):
             self._ways += [_Way(STOCK, "all", size)] * (size > 1)
             self._ways += [_Way(ALONE, "all", size)] * (size > 1 < per_picture)
-            self._ways += [_Way(who, budget, size) for who, budget in ours]
+            self._ways += [_Way(UNPRUNED, "all", size), _Way(pruned, keep, size)]
+            self._ways += [_Way(f"{pruned} (select {one})", keep, size, one) for one in together if size > 1]
         self._peaks: dict[str, int | None] = {}
         self._full: dict[str, str] = {}
 
@@ -101,10 +106,10 @@ class Throughput:
         return count
 
     def _ours(self, way: _Way) -> int:
-        run = self._subject.run_settings(way.keep, self._new, self._pruner)
+        run = replace(self._subject.run_settings(way.keep, self._new, self._pruner), select=way.select)
         questions = self._subject.questions(self._count, self._per_picture)
         with _sharing(self._subject.model, share=way.who != ALONE):
-            answers = list(self._subject.model.stream(questions, run, BatchSettings(batch_size=way.batch_size)))
+            answers = list(self._subject.model.batch(questions, run, batch_size=way.batch_size))
         failed = next((answer.error for answer in answers if answer.error is not None), None)
         if failed is not None and failed.type == "OutOfMemoryError":
             raise OutOfMemoryError(failed.message, failed.fix)
@@ -130,7 +135,7 @@ class Throughput:
                 "batch_size": way.batch_size,
                 "keep": way.keep,
                 "questions_per_image": self._per_picture,
-                **({"pruner": self._pruner} if pruned else {}),
+                **({"pruner": self._pruner, "select": way.select} if pruned else {}),
             },
             rounds=len(values),
             seconds={"question": Spread.of(values)} if values else {},
@@ -156,6 +161,13 @@ class Throughput:
         close = [who for who, gain in gains if gain is not None and not gain.told_apart]
         but = f", not told apart from {' and '.join(close)}" if close else ""
         return [f"the cheapest at {self._per_picture} questions an image{but}"]
+
+
+def _together(run: RunSettings) -> tuple[Select, ...]:
+    """List the ways to choose for all questions about an image, where each does not get the same tokens anyway."""
+    if run.by_image:
+        return ()
+    return ("image", "split") if run.pruner in TWO_LISTS else ("image",)
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def _table(rows: Sequence[Row], width: int) -> Table:
             columns.pop(title, None)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
     for title in columns:
-        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+        words = title in ("", "note")
+        table.add_column(title, justify="left" if words else "right", no_wrap=title != "note")  # a note may have lines
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
     return table
