@@ -35,12 +35,13 @@ class Generating:
     Attributes:
         share: whether what prompts of a batch begin with is prefilled once; the answers are the same without.
         plain: why steps are not compiled although they were to be; empty where nothing is in the way.
+        unfit: questions so far that, asked alone, did not fit into memory in compiled steps, and were tried without.
     """
 
     requests = 0
 
     def __init__(self, model: Any, *, compile: bool = False, steps: Steps | None = None) -> None:
-        self._model, self.share = model, True
+        self._model, self.share, self.unfit = model, True, 0
         self.plain = uncompiled(model) if compile else ""
         self._steps = (steps or Steps(model)) if compile and not self.plain else None
         if why := refusal(model):
@@ -62,12 +63,18 @@ class Generating:
             try:
                 return self._answered(prompts, run, watch, self._steps)
             except Exception as error:  # compilers raise anything; what is the prompts' fault comes again below
-                if isinstance(error, InputError) or is_out_of_memory(error):
+                full, why = is_out_of_memory(error), cut((str(error).strip().splitlines() or [""])[0])
+                if full or isinstance(error, InputError):
                     self._steps.let_go()
+                if isinstance(error, InputError) or (full and len(prompts) > 1):  # half of them may fit
                     raise
-                self.plain = f"{type(error).__name__}: {cut((str(error).strip().splitlines() or [''])[0])}"
-                self._steps = None
-                log.warning("decoding is not compiled any more", exc_info=True)
+                if full:  # a cache of fixed size has places that are never used: without, the question may fit
+                    self.unfit += 1
+                    log.info("a question does not fit into memory in compiled steps, and is decoded as ever: %s", why)
+                else:
+                    self.plain = f"{type(error).__name__}: {why}"
+                    self._steps = None
+                    log.warning("decoding is not compiled any more", exc_info=True)
         return self._answered(prompts, run, watch)
 
     def _answered(

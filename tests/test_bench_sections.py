@@ -15,6 +15,7 @@ from PIL import Image
 from adafv import flops, stepping
 from adafv.bench import stock as stock_module
 from adafv.bench import suite, throughput
+from adafv.bench.compiled import Compiled
 from adafv.bench.geometries import geometry
 from adafv.bench.machine import Machine
 from adafv.bench.records import ALONE, STOCK, UNPRUNED, Bench, Row
@@ -264,6 +265,21 @@ def test_compiled_steps_are_timed_beside_generate(monkeypatch: pytest.MonkeyPatc
     assert ("compiled", "eager attention has no masks of fixed size here") in [
         (missing.section, missing.reason) for missing in found.unmeasured
     ]
+
+
+def test_what_did_not_fit_compiled_is_not_timed_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lone question is answered without compiled steps then: its time is not theirs."""
+
+    def full(**_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(stepping, "_compiled", lambda *_: full)
+    section = Compiled(subject("tiny", pictures=1), 16, "adafv", (1,), 3)
+    rounds = section.rounds()
+    rounds.take(1, float("inf"), lambda _: None)
+    plain, compiled = section.rows(rounds, MACHINE)
+    assert compiled.notes == ("more than the memory holds",) and not compiled.seconds
+    assert "tpot" in plain.seconds and plain.notes == ()
 
 
 def test_no_time_measures_nothing_and_says_so() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from torch._dynamo.utils import counters
 from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 
 import adafv
-from adafv import Answer, Question, prefixes, stepping
+from adafv import Answer, Question, generating, prefixes, stepping
 from adafv.decoding import Spliced
 from adafv.errors import InputError
 from adafv.generating import Generating, generate
@@ -212,6 +213,61 @@ def test_want_of_memory_is_no_fault_of_the_compilers(chatty: torch.nn.Module) ->
     with pytest.raises(RuntimeError, match="out of memory"):
         decoder(prompts(5, 0), RunSettings(max_new_tokens=9), Stopwatch())
     assert decoder.compiles and decoder._steps is not None and not decoder._steps._caches
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_lone_question_that_is_too_large_for_compiled_steps_is_tried_once_without(
+    chatty: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    (asked,), run = prompts(1, 0), RunSettings(max_new_tokens=9)
+    wanted = generate(chatty, [asked], run, Stopwatch())[0].ids
+    held: list[weakref.ref[torch.Tensor]] = []
+    tried: list[bool] = []
+
+    def full(**inputs: Any) -> Any:
+        taken = torch.ones(1)
+        held.append(weakref.ref(taken))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    def counting(*args: Any, steps: Steps | None = None, **how: Any) -> Any:
+        tried.append(steps is not None)
+        if steps is None:
+            assert [tensor() for tensor in held] == [None] and decoder._steps is not None
+            assert not decoder._steps._caches  # all that was taken is free again
+        if steps is None and not fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return generate(*args, steps=steps, **how)
+
+    monkeypatch.setattr(generating, "generate", counting)
+    decoder = stepped(chatty, full)
+    if fits:
+        assert decoder([asked], run, Stopwatch())[0].result().ids == wanted
+    else:
+        with pytest.raises(torch.OutOfMemoryError, match="1 GiB"):
+            decoder([asked], run, Stopwatch())
+    assert tried == [True, False] and decoder.unfit == 1
+    assert decoder.compiles and not decoder.plain  # the next question is tried compiled again
+
+
+def test_a_batch_too_large_for_compiled_steps_is_halved_before_that(
+    llava: adafv.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Questions that fit one by one are all decoded in compiled steps."""
+    sizes, network = [], llava._checkpoint.model
+    plain = list(llava.batch(questions(), batch_size=4, keep=5, max_new_tokens=6))
+
+    def small(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return network(**inputs)
+
+    decoder = stepped(network, small)
+    monkeypatch.setattr(llava.pipeline, "decoder", decoder)
+    answers = list(llava.batch(questions(), batch_size=4, keep=5, max_new_tokens=6))
+    assert [answer.text for answer in answers] == [answer.text for answer in plain]
+    assert sizes[0] > 1 and 1 in sizes and decoder.unfit == 0
 
 
 def test_models_that_are_not_decoded_so(llava: adafv.Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,8 @@ class Compiled:
 
     def _decode(self, who: str, size: int) -> Sample:
         pipeline, watch = self._subject.model.pipeline, Stopwatch(self._subject.devices)
-        name, before, pipeline.decoder = _named(who, size), pipeline.decoder, self._decoders[who]
+        decoder = self._decoders[who]
+        name, unfit, before, pipeline.decoder = _named(who, size), decoder.unfit, pipeline.decoder, decoder
         try:
             start = watch.now()
             latency = self._subject.model.run(self._asked()[:size], self._run)[0].latency_s
@@ -63,7 +64,10 @@ class Compiled:
             return {}
         finally:
             pipeline.decoder = before
-        taken = {} if latency is None or self._decoders[who].plain else vars(latency)
+        if decoder.unfit > unfit:  # what was answered then was not answered in compiled steps
+            self._full.add(name)
+            return {}
+        taken = {} if latency is None or decoder.plain else vars(latency)
         return {stage: taken[stage] for stage in _STAGES if taken.get(stage) is not None}
 
     def _asked(self) -> list[Request]:
