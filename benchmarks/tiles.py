@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("-m", "--model", default="demo")
     parser.add_argument("--keep", default="12.5%")
     parser.add_argument("--pruner", default="adafv")
+    parser.add_argument("--positions", default="compact")
     parser.add_argument("--tiles", default="auto,1,2,3")
     parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--limit", type=int, help="questions at most")
@@ -134,7 +135,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     asked = questions(given.questions)[: given.limit]
-    run = RunSettings(keep=given.keep, pruner=given.pruner, max_new_tokens=given.max_new_tokens)
+    run = RunSettings(
+        keep=given.keep, pruner=given.pruner, positions=given.positions, max_new_tokens=given.max_new_tokens
+    )
     rows = measured(adafv.load(given.model), asked, run, given.tiles.split(","), given.seed)
     print(f"{len(asked)} questions, {given.pruner} at {given.keep}\n")
     print("| tiles | looked at | FLOPs, % of unpruned | vision GFLOPs | right, % | against all tiles |")
