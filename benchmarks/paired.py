@@ -22,4 +22,9 @@ def ahead(images: NDArray[np.intp], right: NDArray[np.float64], other: NDArray[n
     if sums is None:
         return ""
     found = change(sums)
-    return f"{100 * found.value:+.1f} ({100 * found.low():+.1f} to {100 * found.high():+.1f})"
+    return f"{_points(found.value)} ({_points(found.low())} to {_points(found.high())})"
+
+
+def _points(share: float) -> str:
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
