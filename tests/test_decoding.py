@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import pytest
@@ -15,33 +14,20 @@ from adafv.generating import generate
 from adafv.sampling import Chooser
 from adafv.settings import RunSettings
 from adafv.timing import Stopwatch
-from tests import tiny
+from tests import chatter, tiny
+from tests.chatter import END, prompts
 from tests.conftest import noise
-
-END = 1
 
 
 @pytest.fixture(scope="module")
 def chatty(llava: adafv.Model) -> torch.nn.Module:
-    """A copy of the tiny model with an end token that comes up often, so that answers differ in length."""
-    model: torch.nn.Module = copy.deepcopy(llava._checkpoint.model)
-    head = model.get_submodule("lm_head").weight
-    with torch.no_grad():
-        shift = torch.randn(head.shape[1], generator=torch.Generator().manual_seed(3))
-        head[END] = 6 * head[2:40].mean(0) + 0.5 * shift
-    return model
-
-
-def prompts(count: int, width: int, seed: int) -> list[Spliced]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = [5 + 3 * (i % 4) for i in range(count)]
-    return [Spliced(torch.randn(n, width, generator=generator), torch.arange(n)) for n in lengths]
+    return chatter.chatty(llava._checkpoint.model)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_that_leave_early_change_no_token(chatty: torch.nn.Module, seed: int) -> None:
-    run, asked = RunSettings(max_new_tokens=24), prompts(7, 48, seed)
+    run, asked = RunSettings(max_new_tokens=24), prompts(7, seed)
     together = [row.ids for row in generate(chatty, asked, run, Stopwatch())]
     alone = [generate(chatty, [prompt], run, Stopwatch())[0].ids for prompt in asked]
     embeddings, mask, positions = left_pad(asked)
@@ -56,7 +42,7 @@ def test_rows_that_leave_early_change_no_token(chatty: torch.nn.Module, seed: in
 
 @torch.inference_mode()
 def test_rows_do_leave(chatty: torch.nn.Module) -> None:
-    run, pool = RunSettings(max_new_tokens=24), [prompt for seed in range(6) for prompt in prompts(7, 48, seed)]
+    run, pool = RunSettings(max_new_tokens=24), [prompt for seed in range(6) for prompt in prompts(7, seed)]
     lengths = [len(generate(chatty, [prompt], run, Stopwatch())[0].ids) for prompt in pool]
     short = [prompt for prompt, length in zip(pool, lengths, strict=True) if length < 12][:4]
     long = [prompt for prompt, length in zip(pool, lengths, strict=True) if length == 24][:3]
@@ -110,7 +96,7 @@ def test_a_sliding_window_survives_the_rows_that_leave() -> None:
     model = LlavaForConditionalGeneration(LlavaConfig(vision_config=tiny.vision_config(), text_config=text)).eval()
     head = model.lm_head.weight.normal_(std=0.3)
     head[END] = 6 * head[2:40].mean(0) + 0.5 * torch.randn(head.shape[1])
-    run, asked = RunSettings(max_new_tokens=24), prompts(7, 48, 1)
+    run, asked = RunSettings(max_new_tokens=24), prompts(7, 1)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = END, 2
     together = [row.ids for row in generate(model, asked, run, Stopwatch())]
     assert together == [generate(model, [prompt], run, Stopwatch())[0].ids for prompt in asked]
@@ -120,7 +106,7 @@ def test_a_sliding_window_survives_the_rows_that_leave() -> None:
 @torch.inference_mode()
 def test_what_is_drawn_for_a_row_depends_on_its_seed_alone(chatty: torch.nn.Module) -> None:
     run = RunSettings(max_new_tokens=48, temperature=0.7, top_p=0.9)
-    asked = [replace(prompt, seed=i) for i, prompt in enumerate(prompts(9, 48, 0))]
+    asked = [replace(prompt, seed=i) for i, prompt in enumerate(prompts(9, 0))]
     together = [row.ids for row in generate(chatty, asked, run, Stopwatch())]
     assert together == [generate(chatty, [prompt], run, Stopwatch())[0].ids for prompt in asked]
     assert len({len(ids) for ids in together}) > 2, together  # so that there were several rounds
@@ -185,7 +171,7 @@ def test_prefill_ends_with_the_first_token(chatty: torch.nn.Module) -> None:
 
     watch = Counting()
     with torch.inference_mode(), chatty.get_submodule("model.language_model").register_forward_pre_hook(count):
-        answers = generate(chatty, prompts(7, 48, 0), RunSettings(max_new_tokens=24), watch)
+        answers = generate(chatty, prompts(7, 0), RunSettings(max_new_tokens=24), watch)
     longest = max(len(answer.ids) for answer in answers)
     assert longest > 2
     assert (watch["prefill"], watch["decode"]) == (1, longest - 1)

@@ -6,7 +6,6 @@ tracer without a compiler behind it.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import weakref
@@ -28,12 +27,12 @@ from adafv.generating import Generating, generate
 from adafv.settings import LoadSettings, RunSettings
 from adafv.stepping import Steps
 from adafv.timing import Stopwatch
-from tests import tiny
+from tests import chatter, tiny
+from tests.chatter import prompts
 from tests.cli_fakes import adafv as adafv_command
 from tests.conftest import noise
 from tests.spying import Heard, listening
 
-END = 1
 TEXTS = ("what color is the sign?", "what?", "is there a red car? Please answer yes or no.", "and the house behind?")
 
 
@@ -102,19 +101,7 @@ def test_what_is_compared_is_compiled_before(llava: adafv.Model, monkeypatch: py
 
 @pytest.fixture(scope="module")
 def chatty(llava: adafv.Model) -> torch.nn.Module:
-    """A copy of the tiny model with an end token that comes up often, so that answers differ in length."""
-    network: torch.nn.Module = copy.deepcopy(llava._checkpoint.model)
-    head = network.get_submodule("lm_head").weight
-    with torch.no_grad():
-        shift = torch.randn(head.shape[1], generator=torch.Generator().manual_seed(3))
-        head[END] = 6 * head[2:40].mean(0) + 0.5 * shift
-    return network
-
-
-def prompts(count: int, seed: int) -> list[Spliced]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = [5 + 3 * (number % 4) for number in range(count)]
-    return [Spliced(torch.randn(n, 48, generator=generator), torch.arange(n), n) for n in lengths]
+    return chatter.chatty(llava._checkpoint.model)
 
 
 @torch.inference_mode()
