@@ -55,6 +55,8 @@ def test_a_pipe_gets_a_line_for_each_row_and_files_get_everything(tmp_path: Path
         (("--batch-size", "-1"), "'-1'"),
         (("--pruner", "adafv,nothing"), "nothing"),
         (("--rounds", "0"), "0"),
+        (("--sections", "latency,speed"), "speed"),
+        (("--sections", ","), "names none"),
         (("--geometry", "tiny", "-m", "demo"), "contradict"),
         (("--geometry", "tiny", "--device-map", "balanced"), "balanced"),
         (("--json", "nowhere/bench.json"), "nowhere"),
@@ -65,6 +67,17 @@ def test_what_cannot_be_measured_is_a_usage_error(args: tuple[str, ...], said: s
     result = adafv("bench", *args)
     assert (result.code, result.stdout) == (2, "")
     assert said in result.stderr
+
+
+def test_only_what_was_asked_for_is_measured(tmp_path: Path) -> None:
+    report = tmp_path / "bench.json"
+    result = adafv(*TINY, "--sections", "vision,latency", "--json", str(report))
+    assert result.code == 0
+    assert list(dict.fromkeys(json.loads(line)["section"] for line in result.stdout.splitlines())) == [
+        "latency",
+        "vision",
+    ]
+    assert not json.loads(report.read_text())["unmeasured"]
 
 
 def test_a_long_note_cuts_no_number() -> None:

@@ -95,7 +95,7 @@ FLOORS = (
     "loading options progress",
     "work",
     "clusterflags serverflags workflags",
-    "sweepflags",
+    "benchflags sweepflags",
     "ask batch bench convert info samples show",
     "sweep",
     "app",

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 STOCK, UNPRUNED = "transformers", "unpruned"
 """The two variants that everything is compared with."""
+SECTIONS = ("latency", "pruners", "throughput", "vision", "synchronisations", "compiled")
+"""Kinds of measurement, in the order that they are made in."""
 ALONE = "unpruned, each question alone"  # no prefill is shared by the questions about an image
 
 
@@ -21,7 +23,7 @@ class Row:
     """One variant of one section.
 
     Args:
-        section: `latency`, `throughput`, `pruners`, `vision`, `synchronisations` or `compiled`.
+        section: one of `SECTIONS`.
         subject: name of the geometry or checkpoint.
         variant: name, unique in its section.
         settings: what distinguishes it: `keep`, `pruner`, `batch_size`, `questions_per_image`.

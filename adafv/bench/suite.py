@@ -15,7 +15,7 @@ import torch
 from adafv.bench.compiled import Compiled
 from adafv.bench.latency import Latency
 from adafv.bench.machine import Machine
-from adafv.bench.records import Bench, Row, Unmeasured
+from adafv.bench.records import SECTIONS, Bench, Row, Unmeasured
 from adafv.bench.rounds import Rounds
 from adafv.bench.selection import Selection
 from adafv.bench.subject import Subject
@@ -39,6 +39,7 @@ class Plan:
         pruners: to be timed; the first keeps the tokens in all other sections.
         batch_sizes: of throughput, of vision, and the largest but 8 of the pruners.
         per_picture: questions about each picture.
+        sections: that are measured, by name.
         new_tokens: of each answer.
         compile: also decode in compiled steps on a CPU; on CUDA devices that is done in any case.
         rounds: at most.
@@ -49,6 +50,7 @@ class Plan:
     pruners: tuple[str, ...] = ("adafv",)
     batch_sizes: tuple[int, ...] = (1, 8)
     per_picture: int = 1
+    sections: tuple[str, ...] = SECTIONS
     new_tokens: int = 16
     compile: bool = False
     rounds: int = 5
@@ -117,7 +119,7 @@ def _say(step: Step, where: str, what: str) -> None:
 
 
 def _measure(subject: Subject, plan: Plan, bench: Bench, deadline: float, step: Step) -> None:
-    sections = list(_sections(subject, plan, bench))
+    sections = [section for name in SECTIONS if name in plan.sections for section in _made(name, subject, plan, bench)]
     for number, section in enumerate(sections):
         now, left = time.monotonic(), sum(_WEIGHTS[one.name] for one in sections[number:])
         rounds = section.rounds()
@@ -134,22 +136,28 @@ def _measure(subject: Subject, plan: Plan, bench: Bench, deadline: float, step: 
             bench.unmeasured.append(Unmeasured(section.name, subject.name, "not one round was finished in its time"))
 
 
-def _sections(subject: Subject, plan: Plan, bench: Bench) -> Iterator[Section]:
+def _made(name: str, subject: Subject, plan: Plan, bench: Bench) -> Iterator[Section]:
+    """Make a section by its name; where it cannot be measured, that is noted instead."""
     keeps, first = plan.keeps or subject.keeps, plan.pruners[0]
     middle = sorted(keeps)[len(keeps) // 2]
-    yield Latency(subject, keeps, first, plan.new_tokens)
-    yield Selection(subject, middle, plan.pruners, min(8, max(plan.batch_sizes)))
-    yield Throughput(subject, middle, first, plan.batch_sizes, plan.per_picture, plan.new_tokens)
-    yield Vision(subject, plan.batch_sizes)
     cuda = any(device.type == "cuda" for device in subject.devices)
-    if cuda:
-        yield Synchronisations(subject, middle, plan.pruners, min(8, max(plan.batch_sizes)), plan.new_tokens)
-    else:
-        reason = "counted on CUDA devices only"
-        bench.unmeasured.append(Unmeasured("synchronisations", subject.name, reason))
-    why = refusal(subject.stock) if cuda or plan.compile else "measured on CUDA devices, or with --compile"
-    if why:
-        bench.unmeasured.append(Unmeasured("compiled", subject.name, why))
-    else:
-        sizes = [size for size in plan.batch_sizes if size <= 8] or [min(plan.batch_sizes)]
-        yield Compiled(subject, middle, first, sizes, plan.new_tokens)
+    match name:
+        case "latency":
+            yield Latency(subject, keeps, first, plan.new_tokens)
+        case "pruners":
+            yield Selection(subject, middle, plan.pruners, min(8, max(plan.batch_sizes)))
+        case "throughput":
+            yield Throughput(subject, middle, first, plan.batch_sizes, plan.per_picture, plan.new_tokens)
+        case "vision":
+            yield Vision(subject, plan.batch_sizes)
+        case "synchronisations" if not cuda:
+            bench.unmeasured.append(Unmeasured(name, subject.name, "counted on CUDA devices only"))
+        case "synchronisations":
+            yield Synchronisations(subject, middle, plan.pruners, min(8, max(plan.batch_sizes)), plan.new_tokens)
+        case "compiled":
+            why = refusal(subject.stock) if cuda or plan.compile else "measured on CUDA devices, or with --compile"
+            if why:
+                bench.unmeasured.append(Unmeasured(name, subject.name, why))
+            else:
+                sizes = [size for size in plan.batch_sizes if size <= 8] or [min(plan.batch_sizes)]
+                yield Compiled(subject, middle, first, sizes, plan.new_tokens)
