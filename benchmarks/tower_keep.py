@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,10 +40,8 @@ class Drop:
     def __init__(self, tower: Any, after: int, share: float, fuse: bool) -> None:
         layer, config = tower.encoder.layers[after - 1], tower.config
         self.share, self.fuse, self.kept = share, fuse, torch.zeros(0)
-        self._heads, self._scale = (
-            config.num_attention_heads,
-            (config.hidden_size // config.num_attention_heads) ** -0.5,
-        )
+        self._heads = config.num_attention_heads
+        self._scale = (config.hidden_size // self._heads) ** -0.5
         self._seen: dict[str, Tensor] = {}
         attention = layer.self_attn
         for name, module in (("query", attention.q_proj), ("key", attention.k_proj)):
@@ -186,7 +183,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.time:
         timed(options)
-    elif options.questions is None or not all(0 < share <= 1 and not math.isnan(share) for share in options.shares):
+    elif options.questions is None or not all(0 < share <= 1 for share in options.shares):
         parser.error("give a file of questions, and shares above 0 and up to 1")
     else:
         measure(options)
