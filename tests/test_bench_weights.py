@@ -42,6 +42,12 @@ def test_a_filled_model_is_the_one_that_transformers_builds(name: str) -> None:
         assert torch.equal(filled(**inputs).logits, again(**inputs).logits)
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny-next"])
+def test_the_same_geometry_has_the_same_numbers_every_time(name: str) -> None:
+    first, second = (build(geometry(name), torch.float32, CPU)[0].pipeline.model.state_dict() for _ in range(2))
+    assert [key for key, value in first.items() if not torch.equal(value, second[key])] == []
+
+
 def test_weights_are_of_the_dtype_and_no_two_rows_are_the_same() -> None:
     model, _ = build(geometry("tiny"), torch.bfloat16, CPU)
     filled = model.pipeline.model

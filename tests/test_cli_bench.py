@@ -80,23 +80,29 @@ def test_only_what_was_asked_for_is_measured(tmp_path: Path) -> None:
     assert not json.loads(report.read_text())["unmeasured"]
 
 
-def test_a_long_note_cuts_no_number() -> None:
-    note = "the cheapest at 4 questions an image, not told apart from " + " and ".join(["adafv 64 (select image)"] * 4)
-    gains = tuple(Speedup(over, 3.14, 2.44, 3.85, told_apart=True) for over in ("transformers, batch 1", "unpruned"))
-    spread = Spread(160.4, 155.2, 165.1)
-    row = Row(
-        "throughput", "tiny", "adafv 64, batch 8", {"batch_size": 8}, 2, {}, spread, speedups=gains, notes=(note,)
-    )
-    bench = Bench(Machine("a CPU", 1, None, 1e10, {}, {}), {}, [row])
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_no_width_cuts_a_number_or_loses_a_note(width: int) -> None:
+    others = " and ".join(f"adafv 64 (select {one})" for one in ("image", "split"))
+    overs = ("transformers, batch 1", "transformers, batch 16", "unpruned, batch 16")
+    spread, taken = Spread(160.4, 155.2, 165.1), dict.fromkeys(("vision", "prefill", "decode", "rest"), Spread(1, 1, 1))
+    rows = [
+        Row(
+            "throughput", "tiny", name, {"batch_size": 16}, 2, taken, spread, flops_ratio=4, attained=0.5,
+            speedups=tuple(Speedup(over, 3.14, 12.44, 13.85, told_apart=True) for over in overs),
+            bound_s={"question": 1e-4}, peak_bytes=2**34, notes=(f"the cheapest, not told apart from {others}",),
+        )
+        for name in ("unpruned, nothing shared, batch 16", "adafv 64 (select image), batch 16")
+    ]  # fmt: skip
     file = StringIO()
-    console = Console(width=120, file=file)
-    console.print(*bench_table.pictures(bench, 120))
-    shown = file.getvalue()
-    assert (
-        "160 (155 to 165)" in shown
-        and shown.count("3.14x (2.44 to 3.85)") == 2
-        and "\N{HORIZONTAL ELLIPSIS}" not in shown
+    Console(width=width, file=file).print(
+        *bench_table.pictures(Bench(Machine("a CPU", 1, None, 1e10, {}, {}), {}, rows), width)
     )
+    shown = file.getvalue()
+    assert shown.count("(155 to 165)") == 2
+    assert shown.count("3.14x") == 2 * 3 + 1  # and once more in the last sentence
+    assert shown.count("(12.4 to 13.8)") == 2 * 3 + 1
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert shown.split().count("cheapest,") == 2
 
 
 def test_a_checkpoint_needs_an_image() -> None:
@@ -134,3 +140,23 @@ def test_nothing_to_save_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monk
     report = tmp_path / "bench.json"
     assert adafv(*TINY, "--json", str(report)).code == 130
     assert not report.exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (("latency", "throughput"), "adafv 8, batch 1: first token 2.00x as fast"),
+        (("throughput",), "adafv 8, batch 1: questions answered 3.00x as fast"),
+        (("pruners",), "nothing pruned was set beside the unpruned model"),
+    ],
+)
+def test_the_last_sentence_is_about_what_was_measured(sections: tuple[str, ...], said: str) -> None:
+    gains = {"latency": ("unpruned", 2.0), "throughput": ("unpruned, batch 1", 3.0)}
+    rows = []
+    for section in sections:
+        found = [gains[section]] if section in gains else []
+        faster = tuple(Speedup(over, gain, gain, gain, told_apart=True) for over, gain in found)
+        share = 0.5 if found else None
+        rows.append(Row(section, "tiny", "adafv 8, batch 1", {}, 2, {}, speedups=faster, flops_ratio=4, attained=share))
+    bench = Bench(Machine("a CPU", 1, None, 1e10, {}, {}), {}, rows, partial=False)
+    assert said in bench_table.sentence(bench).plain

@@ -80,7 +80,7 @@ ROOMS: dict[str, str] = {
     "wrapping": "engine errors families loading",
     "harness": "engine errors records settings",
     "bench": "costs demo engine errors families flops generating headroom images loading memory pruners records request"
-    " settings stepping tiled tiles tiling timing wrapping",
+    " settings spent stepping tiled tiles tiling timing wrapping",
     "patching": "budget encoding errors evidence families pipeline prompt pruners records request settings timing"
     " wrapping",
     "__init__": "budget engine errors patching pruners records settings versions wrapping",

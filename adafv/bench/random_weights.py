@@ -86,15 +86,17 @@ def _parameters(shape: Geometry) -> int:
 
 def _fill(model: PreTrainedModel, device: torch.device) -> None:
     """Give every parameter its memory and its numbers; scales of norms are 1 and biases 0, as in a new model."""
-    block = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(0)).mul_(_SCALE).to(device, model.dtype)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty_like(buffer, device=device))
         for name, empty in module.named_parameters(recurse=False):
             values = torch.empty_like(empty, device=device)
-            _write(values, name, block)
             module.register_parameter(name, nn.Parameter(values, requires_grad=False))
-    _make_buffers(model, model)
+    _make_buffers(model, model)  # draws the parameters of their modules, too, so that ours come behind: always the same
+    block = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(0)).mul_(_SCALE).to(device, model.dtype)
+    for module in model.modules():
+        for name, values in module.named_parameters(recurse=False):
+            _write(values, name, block)
 
 
 def _make_buffers(module: nn.Module, owner: PreTrainedModel) -> None:

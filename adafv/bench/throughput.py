@@ -1,4 +1,4 @@
-"""Many questions: questions per second by batch size, unpruned, pruned, and by stock transformers.
+"""Many questions: questions per second by batch size and where the time goes, unpruned, pruned, and by transformers.
 
 Several questions about an image share its prefill where nothing is pruned, which is measured with and without, and
 where they choose its tokens together (`--select`), which is measured beside each question's own choice, as published;
@@ -16,6 +16,7 @@ from adafv.bench.machine import Machine
 from adafv.bench.peak import Peak
 from adafv.bench.records import ALONE, STOCK, UNPRUNED, Row
 from adafv.bench.rounds import Rounds, Sample, Spread, Variant
+from adafv.bench.stages import STAGES, Stages
 from adafv.bench.stock import Stock
 from adafv.bench.subject import Subject
 from adafv.engine import Model
@@ -23,6 +24,7 @@ from adafv.errors import InputError, OutOfMemoryError
 from adafv.generating import Generating
 from adafv.memory import is_out_of_memory
 from adafv.pruners import TWO_LISTS
+from adafv.records import Answer
 from adafv.settings import RunSettings, Select
 from adafv.timing import Stopwatch
 
@@ -73,6 +75,8 @@ class Throughput:
             self._ways += [_Way(f"{pruned} (select {one})", keep, size, one) for one in together if size > 1]
         self._peaks: dict[str, int | None] = {}
         self._full: dict[str, str] = {}
+        self._spent: dict[str, Stages] = {}
+        self._whole: Answer | None = None  # an unpruned one that shares nothing: what stock does for every question
 
     def rounds(self) -> Rounds:
         """List the variants."""
@@ -80,7 +84,7 @@ class Throughput:
 
     def rows(self, rounds: Rounds, machine: Machine) -> list[Row]:
         """Sum up what was measured."""
-        return [self._row(way, rounds) for way in self._ways] if rounds.samples else []
+        return [self._row(way, rounds, machine) for way in self._ways] if rounds.samples else []
 
     def _run(self, way: _Way) -> Sample:
         if way.name in self._full:
@@ -89,14 +93,21 @@ class Throughput:
         start = watch.now()
         try:
             with peak.watched():
-                count = self._stock(way) if way.who == STOCK else self._ours(way)
+                answers = self._ours(way) if way.who != STOCK else []
+                count = len(answers) or self._stock(way)
         except (RuntimeError, OutOfMemoryError) as error:
             if not (isinstance(error, OutOfMemoryError) or is_out_of_memory(error)):
                 raise
             self._full[way.name] = "more than the memory holds"
             return {}
+        whole = watch.now() - start
         self._peaks[way.name] = peak.bytes
-        return {"question": (watch.now() - start) / count}
+        if not answers:
+            return {"question": whole / count}
+        if way.who == UNPRUNED:
+            self._whole = self._whole or answers[0]
+        self._spent[way.name] = spent = Stages.of(answers)
+        return {"question": whole / count} | spent.per_answer(whole)
 
     def _stock(self, way: _Way) -> int:
         stock, count = Stock(self._subject), _FEW if way.batch_size == 1 else self._count
@@ -105,7 +116,7 @@ class Throughput:
             stock.answer(stock.inputs(questions[start : start + way.batch_size]), self._new)
         return count
 
-    def _ours(self, way: _Way) -> int:
+    def _ours(self, way: _Way) -> list[Answer]:
         run = replace(self._subject.run_settings(way.keep, self._new, self._pruner), select=way.select)
         questions = self._subject.questions(self._count, self._per_picture)
         with _sharing(self._subject.model, share=way.who != ALONE):
@@ -115,9 +126,9 @@ class Throughput:
             raise OutOfMemoryError(failed.message, failed.fix)
         if failed is not None:
             raise RuntimeError(failed.message)
-        return self._count
+        return answers
 
-    def _row(self, way: _Way, rounds: Rounds) -> Row:
+    def _row(self, way: _Way, rounds: Rounds, machine: Machine) -> Row:
         values = rounds.values(way.name, "question")
         batched = f"{STOCK}, batch {way.batch_size}"
         others = dict.fromkeys((f"{STOCK}, batch 1", batched, f"{UNPRUNED}, batch {way.batch_size}"))
@@ -125,7 +136,10 @@ class Throughput:
         if way.who == STOCK:
             mine = mine[:1]
         found = [rounds.speedup(way.name, other, "question") for other in mine]
-        pruned = way.who not in (STOCK, UNPRUNED, ALONE)
+        pruned, spent = way.who not in (STOCK, UNPRUNED, ALONE), self._stages(way)
+        ratio = self._ratio(way) if pruned else None
+        gain = rounds.speedup(way.name, f"{UNPRUNED}, batch {way.batch_size}", "question") if ratio else None
+        taken = {stage: rounds.spread(way.name, stage) for stage in ("question", *STAGES, "rest")}
         notes = [self._full[way.name]] if way.name in self._full else self._verdict(way, rounds)
         return Row(
             section=self.name,
@@ -138,12 +152,27 @@ class Throughput:
                 **({"pruner": self._pruner, "select": way.select} if pruned else {}),
             },
             rounds=len(values),
-            seconds={"question": Spread.of(values)} if values else {},
+            seconds={stage: spread for stage, spread in taken.items() if spread is not None},
             rate=Spread.of([1 / value for value in values]) if values else None,
+            flops={} if spent is None else spent.flops_per_answer(),
+            bound_s={} if spent is None else spent.bounds(self._subject, machine),
             speedups=tuple(one for one in found if one is not None),
+            flops_ratio=ratio,
+            attained=gain.median / ratio if gain and ratio else None,
             peak_bytes=self._peaks.get(way.name),
             notes=tuple(notes),
         )
+
+    def _stages(self, way: _Way) -> Stages | None:
+        """Find what a way's answers take; stock encodes and prefills every question's picture."""
+        if way.who != STOCK:
+            return self._spent.get(way.name)
+        return None if self._whole is None else Stages.alone(self._whole, way.batch_size)
+
+    def _ratio(self, way: _Way) -> float | None:
+        """Divide the FLOPs of the unpruned way with batches as large by those of this one."""
+        unpruned, mine = self._spent.get(f"{UNPRUNED}, batch {way.batch_size}"), self._spent.get(way.name)
+        return unpruned.total / mine.total if unpruned and mine else None
 
     def _verdict(self, way: _Way, rounds: Rounds) -> list[str]:
         """Say of our fastest way at a batch size that it is, and of which others the rounds do not tell it apart."""

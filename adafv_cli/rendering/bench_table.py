@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from adafv.bench.records import Bench, Row, Unmeasured
     from adafv.bench.rounds import Speedup, Spread
 
-_SPARE = ("decode s", "bound TPOT", "prune", "score", "peak GiB", "vision", "prefill", "layers")  # go first to last
+_SPARE = (  # go first to last
+    "bound TPOT", "prune", "score", "peak GiB", "rest", "decode", "vision", "prefill", "reached", "by FLOPs", "bound",
+    "note",
+)  # fmt: skip
+_NOTE = 24  # columns for a note
+_STAGES = ("vision", "score", "prune", "prefill", "decode", "rest")
 _TITLES = {
     "latency": "one question at a time: milliseconds, and times faster to the first token",
-    "throughput": "many questions, preprocessing included: questions per second",
+    "throughput": "many questions, preprocessing included: questions per second, and milliseconds of each",
     "pruners": "choosing the tokens of a batch: milliseconds",
     "vision": "vision tower and projector: crops per second",
     "compiled": "decoding a batch, by generate and in compiled steps: milliseconds from token to token",
@@ -54,7 +59,7 @@ def pictures(bench: Bench, width: int) -> list[RenderableType]:
         rows = [row for row in bench.rows if (row.subject, row.section) == (subject, section)]
         most = max(row.rounds for row in rows)
         heading = Text.assemble((f"{subject}: ", "bold"), _TITLES[section], (f" ({most} rounds)", "dim"))
-        found += [Text(), heading, _table(rows, width)]
+        found += [Text(), heading, *_table(rows, width)]
     if bench.unmeasured:
         found.append(Text())
     found += [Text(f"not measured: {_unmeasured(one)}", "dim") for one in bench.unmeasured]
@@ -65,12 +70,15 @@ def sentence(bench: Bench) -> Text:
     """Say in one line what pruning saved here."""
     begin = Text("broke off: ", "bold yellow") if bench.partial else Text()
     best = bench.best()
+    if all(row.attained is None for row in bench.rows):
+        return begin.append("nothing pruned was set beside the unpruned model")
     if best is None:
         return begin.append("no speed-up over the unpruned model was told apart from none")
     row, gain = best
     ratio, attained = row.flops_ratio or 1.0, row.attained or 0.0
+    what = "questions answered" if row.section == "throughput" else "first token"
     return begin.append(
-        f"{row.subject}, {row.variant}: first token {units.digits(gain.median)}x as fast as unpruned "
+        f"{row.subject}, {row.variant}: {what} {units.digits(gain.median)}x as fast as unpruned "
         f"({_range(gain)}); by FLOPs {units.digits(ratio)}x, of which {attained:.0%} was reached"
     )
 
@@ -89,9 +97,13 @@ def _unmeasured(one: Unmeasured) -> str:
     return f"{one.section} of {one.subject}: {one.reason}"
 
 
-def _table(rows: Sequence[Row], width: int) -> Table:
+def _table(rows: Sequence[Row], width: int) -> list[RenderableType]:
     """Lay out one section, with as many columns as fit: a number that is cut says something else."""
     columns = {title: cells for title, cells in _columns(rows).items() if any(cells)}
+    if _width(columns) > width:
+        note = columns.pop("note", None)
+        columns = {_folded(title): [_folded(cell) for cell in cells] for title, cells in columns.items()}
+        columns |= {"note": note} if note else {}
     for title in _SPARE:
         if _width(columns) > width:
             columns.pop(title, None)
@@ -101,16 +113,16 @@ def _table(rows: Sequence[Row], width: int) -> Table:
         table.add_column(title, justify="left" if words else "right", no_wrap=title != "note")  # a note may have lines
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
-    return table
+    said = [] if "note" in columns else [Text(f"{row.variant}: {note}", "dim") for row in rows for note in row.notes]
+    return [table, *said]
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Make every column, by its title."""
-    stages = {"vision": "vision", "score": "score", "prune": "prune", "prefill": "prefill"}
     columns = {"": [row.variant for row in rows]}
     columns["TTFT"] = [_milliseconds(row.seconds.get("ttft"), spread=True) for row in rows]
-    for stage, title in stages.items():
-        columns[title] = [_milliseconds(row.seconds.get(stage)) for row in rows]
+    for stage in _STAGES[: None if rows[0].section == "throughput" else -2]:
+        columns[stage] = [_milliseconds(row.seconds.get(stage)) for row in rows]
     columns["both"] = [_milliseconds(row.seconds.get("selection"), spread=True) for row in rows]
     columns["TPOT"] = [_milliseconds(row.seconds.get("tpot")) for row in rows]
     columns["q/s" if rows[0].section == "throughput" else "crops/s"] = [_rate(row.rate) for row in rows]
@@ -119,7 +131,8 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     columns |= {f"x {over}": [_over(row, over) for row in rows] for over in _overs(rows)}
     columns["by FLOPs"] = ["" if row.flops_ratio is None else f"{units.digits(row.flops_ratio)}x" for row in rows]
     columns["reached"] = ["" if row.attained is None else f"{row.attained:.0%}" for row in rows]
-    for stage, title in (("ttft", "bound TTFT"), ("tpot", "bound TPOT"), ("vision", "bound")):
+    whole = "question" if rows[0].section == "throughput" else "vision"
+    for stage, title in (("ttft", "bound TTFT"), ("tpot", "bound TPOT"), (whole, "bound")):
         columns[title] = [_bound(row, stage) for row in rows]
     columns["note"] = ["; ".join(row.notes) for row in rows]
     return columns
@@ -171,5 +184,15 @@ def _rate(spread: Spread | None) -> str:
     return f"{units.digits(spread.median)} ({units.digits(spread.low)} to {units.digits(spread.high)})"
 
 
+def _folded(cell: str) -> str:
+    """Break before a spread and behind a comma."""
+    return cell.replace(" (", "\n(").replace(", ", ",\n")
+
+
 def _width(columns: dict[str, list[str]]) -> int:
-    return sum(max(map(cell_len, (title, *cells))) + 2 for title, cells in columns.items()) - 2
+    """Count the columns of a terminal that a table needs; a note has as many lines as it takes."""
+    lines = {
+        title: [line for cell in (title, *cells) for line in cell.splitlines()] for title, cells in columns.items()
+    }
+    widths = {title: max(map(cell_len, found), default=0) for title, found in lines.items()}
+    return sum(min(_NOTE, wide) if title == "note" else wide for title, wide in widths.items()) + 2 * len(widths) - 2
