@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal
 
 from adafv.answering import Answering
+from adafv.comparing import compared
 from adafv.errors import InputError
 from adafv.explaining import explain
 from adafv.explanation import Explanation
@@ -18,7 +19,7 @@ from adafv.knowing import together
 from adafv.loading.checkpoint import load_checkpoint
 from adafv.loading.source import locate
 from adafv.probing import QUESTION, Probe, probe
-from adafv.records import Answer, Comparison, Question
+from adafv.records import Answer, Question
 from adafv.request import Request
 from adafv.rows import Row, questions_of
 from adafv.settings import BatchSettings, LoadSettings, RunSettings
@@ -42,9 +43,13 @@ def load(model: str | LoadSettings = "demo", **settings: Any) -> Model:
         _refuse_both("LoadSettings", settings)
     chosen = model if isinstance(model, LoadSettings) else LoadSettings(model=model, **settings)
     loaded = Model(load_checkpoint(chosen)) if chosen.server is None else _served(chosen)
-    if chosen.compile:
-        loaded.pipeline.decoder = Generating(loaded.pipeline.model, compile=True)
-    return loaded
+    return compiling(loaded) if chosen.compile else loaded
+
+
+def compiling(model: Model) -> Model:
+    """Have a model decode in compiled steps, where it can; its `notes` say why where it cannot."""
+    model.pipeline.decoder = Generating(model.pipeline.model, compile=True)
+    return model
 
 
 def _served(settings: LoadSettings) -> Model:
@@ -139,7 +144,7 @@ class Model(Answering):
         skipping = run.compare and skips(self.pipeline, [run])
         whole = self.requests(image, pairs, unpruned(run), key) if skipping else requests
         for request, other in zip(requests, whole, strict=True):
-            yield self._compared(request, other, run) if run.compare else self.run([request], run)[0]
+            yield compared(self, request, other, run) if run.compare else self.run([request], run)[0]
 
     def explain(self, image: Any, question: str, run: RunSettings | None = None, **settings: Any) -> Explanation:
         """Answer as `ask` does, and tell what became of each visual token, and why."""
@@ -224,16 +229,6 @@ class Model(Answering):
         if runs[0].compare:
             raise InputError("compare: a sweep compares already", "put the unpruned run among the settings")
         return SweepStream(self, items, runs, batch or BatchSettings(), stop)
-
-    def _compared(self, request: Request, unpruned_request: Request, run: RunSettings) -> Answer:
-        """Pruned, then unpruned, each after a run that only warms up: first calls are slower, whatever they do."""
-        long = run.max_new_tokens if getattr(self.pipeline.decoder, "compiles", False) else 1  # all shapes are compiled
-        for one, settings in (both := ((request, run), (unpruned_request, unpruned(run)))):
-            self.run([one], replace(settings, max_new_tokens=long))
-        (answer,), (whole,) = (self.run([one], settings) for one, settings in both)
-        if answer.latency_s is None or whole.latency_s is None:
-            return answer
-        return replace(answer, compare=Comparison.of(answer.text, answer.latency_s, whole.text, whole.latency_s))
 
 
 def _run_settings(run: RunSettings | None, settings: dict[str, Any]) -> RunSettings:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from adafv.prefixes import Start, refusal, start
 from adafv.sampling import Chooser
 from adafv.settings import RunSettings
 from adafv.stepping import Begun, Steps
-from adafv.stepping import refusal as uncompiled
+from adafv.stepping import refusal as why_plain
 from adafv.timing import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Generating:
 
     def __init__(self, model: Any, *, compile: bool = False, steps: Steps | None = None) -> None:
         self._model, self.share, self.unfit = model, True, 0
-        self.plain = uncompiled(model) if compile else ""
+        self.plain = why_plain(model) if compile else ""
         self._steps = (steps or Steps(model)) if compile and not self.plain else None
         if why := refusal(model):
             log.info("questions about one image are prefilled one by one: %s", why)
@@ -56,6 +57,15 @@ class Generating:
     def described(self) -> dict[str, object]:
         """Tell what compiling came to, where it was asked for."""
         return {"compile": self.compiles} if self.compiles or self.plain else {}
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Decode without compiled steps as long as the `with` lasts."""
+        steps, self._steps = self._steps, None
+        try:
+            yield
+        finally:
+            self._steps = steps
 
     def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
         """Answer a batch of prompts; raises as `generate` does."""

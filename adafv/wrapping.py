@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from adafv.engine import Model
+from adafv.engine import Model, compiling
 from adafv.errors import CheckpointError
 from adafv.families import FAMILIES
 from adafv.families.base import Family
@@ -17,7 +17,7 @@ from adafv.loading.reading import tried_prompter
 from adafv.loading.tokens import check_tokenizer, generation_config
 
 
-def wrap(model: Any, processor: Any) -> Model:
+def wrap(model: Any, processor: Any, *, compile: bool = False) -> Model:
     """Answer with a model that is loaded already.
 
     The weights are shared, wherever accelerate holds them, and what the caller does with the model otherwise goes on
@@ -27,6 +27,7 @@ def wrap(model: Any, processor: Any) -> Model:
     Args:
         model: a `LlavaForConditionalGeneration` or its kin of transformers, in evaluation mode.
         processor: its processor, with tokenizer and image processor.
+        compile: decode in compiled steps where that can be done, as `LoadSettings.compile`.
 
     Raises:
         CheckpointError: a model of another class or in training mode, a tower that saliency is not defined for, or a
@@ -45,7 +46,8 @@ def wrap(model: Any, processor: Any) -> Model:
         raise CheckpointError(error.what, "give the processor that was saved with this model") from error
     own, text_config = model.generation_config, model.config.text_config
     twin.generation_config = generation_config(name, own, text_config, prompter.turn_end)
-    return Model(Checkpoint(name, twin, processor, prompter, family))
+    wrapped = Model(Checkpoint(name, twin, processor, prompter, family))
+    return compiling(wrapped) if compile else wrapped
 
 
 def checked(model: Any) -> Family:

@@ -55,7 +55,7 @@ ROOMS: dict[str, str] = {
     "sampling": "settings",
     "prefixes": "decoding",
     "stepping": "sampling",
-    "generating": "decoding errors memory prefixes sampling settings stepping timing",
+    "generating": "decoding errors families memory prefixes sampling settings stepping timing",
     "costs": "errors families flops pruners settings spent tiles",
     "loading": "chat_templates demo errors families headroom memory prompt settings",
     "choosing": "encoding errors evidence pruners request settings signals timing",
@@ -74,8 +74,9 @@ ROOMS: dict[str, str] = {
     " records report request settings setup spent tiled tiles tiling timing",
     "rows": "budget errors records",
     "knowing": "errors images records",
-    "engine": "answering errors explaining explanation families generating images knowing loading probing records"
-    " request rows serving settings streaming tiling",
+    "comparing": "answering generating records request settings streaming",
+    "engine": "answering comparing errors explaining explanation families generating images knowing loading probing"
+    " records request rows serving settings streaming tiling",
     "__main__": "",  # runs the command line by name
     "wrapping": "engine errors families loading",
     "harness": "engine errors records settings",

@@ -99,6 +99,38 @@ def test_what_is_compared_is_compiled_before(llava: adafv.Model, monkeypatch: py
     assert half and set(shapes[half:]) <= set(shapes[:half])
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("no such kernel")], ids=repr
+)
+def test_both_are_compared_without_where_one_cannot_be_compiled(
+    llava: adafv.Model, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A picture with all its tokens may not fit into a cache of fixed size, and the pruned one may."""
+    network = llava._checkpoint.model
+    plain = llava.ask(noise(60, 60), TEXTS[0], keep=2, max_new_tokens=9, compare=True)
+    runs: list[tuple[int, bool]] = []
+
+    def full(**inputs: Any) -> Any:
+        if inputs["attention_mask"].shape[-1] > 64:
+            raise error
+        return network(**inputs)
+
+    def noted(model: Any, spliced: Any, run: RunSettings, watch: Stopwatch, *, steps: Any = None, **how: Any) -> Any:
+        runs.append((run.max_new_tokens, steps is not None))
+        return generate(model, spliced, run, watch, steps=steps, **how)
+
+    monkeypatch.setattr(generating, "generate", noted)
+    monkeypatch.setattr(llava.pipeline, "decoder", stepped(network, full))
+    assert plain.tokens is not None
+    most = plain.tokens.fed + 9  # places that the pruned prompt and its answer take
+    monkeypatch.setattr(stepping, "_places", lambda wanted: 64 if wanted <= most else 128)
+    answer = llava.ask(noise(60, 60), TEXTS[0], keep=2, max_new_tokens=9, compare=True)
+    assert (9, True) in runs
+    assert runs[-4:] == [(1, False)] * 2 + [(9, False)] * 2
+    assert answer.compare is not None and plain.compare is not None
+    assert (answer.text, answer.compare.text) == (plain.text, plain.compare.text)
+
+
 @pytest.fixture(scope="module")
 def chatty(llava: adafv.Model) -> torch.nn.Module:
     return chatter.chatty(llava._checkpoint.model)

@@ -12,7 +12,7 @@ from accelerate import cpu_offload, disk_offload, dispatch_model
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 import adafv
-from adafv import CheckpointError
+from adafv import CheckpointError, stepping
 from adafv.families import FAMILIES, family_of
 from adafv.families.hooks import recording
 from adafv.loading.processing import load_processor
@@ -177,3 +177,23 @@ def test_another_placeholder_is_refused(llava_folder: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         adafv.wrap(model, AutoProcessor.from_pretrained(llava_folder))
     assert "give the processor that was saved with this model" in caught.value.fix
+
+
+def test_a_wrapped_model_may_decode_in_compiled_steps(llava_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def eager(model: Any, device: torch.device) -> Any:
+        def step(**inputs: Any) -> Any:
+            steps.append(1)
+            return model(**inputs)
+
+        return step
+
+    monkeypatch.setattr(stepping, "_compiled", eager)
+    model = stock(llava_folder)
+    before = anatomy(model)
+    wrapped = adafv.wrap(model, processor_of(llava_folder), compile=True)
+    assert wrapped.describe()["compile"] is True and not steps
+    same(wrapped, adafv.load(str(llava_folder), dtype="float32"))
+    assert steps and anatomy(model) == before
+    assert "compile" not in adafv.wrap(model, processor_of(llava_folder)).describe()
