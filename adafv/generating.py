@@ -14,6 +14,7 @@ from transformers import GenerationConfig, StoppingCriteria
 
 from adafv.decoding import Decoded, Spliced
 from adafv.errors import InputError, cut
+from adafv.families.hooks import in_one_piece
 from adafv.memory import is_out_of_memory
 from adafv.prefixes import Start, refusal, start
 from adafv.sampling import Chooser
@@ -150,7 +151,8 @@ def generate(
     watcher = _Watcher(watch, torch.tensor(ends_of(model), dtype=torch.long, device=device))
     chooser = Chooser(run, [prompt.seed for prompt in prompts], device)
     limits = [min(run.max_new_tokens, prompt.room or run.max_new_tokens) for prompt in prompts]
-    begin = start(model, prompts, share=share)
+    with in_one_piece(model.get_output_embeddings()):
+        begin = start(model, prompts, share=share)
     rows = _in_rounds(model, begin, limits, watcher, chooser, steps)
     if chooser.finite is not None and not chooser.finite:
         raise InputError(
@@ -183,15 +185,16 @@ def _in_rounds(
         done, shortest = len(rows[alive[0]]), 1 if steps is not None else min(limits[row] for row in alive)
         watcher.restart()
         chooser.restart(alive, done - fed)
-        generated = model.generate(
-            **prompt,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            generation_config=GenerationConfig(max_new_tokens=shortest - done, do_sample=False),
-            stopping_criteria=[watcher],
-            logits_processor=[chooser],
-        )[:, fed:]
+        with in_one_piece(model.get_output_embeddings()):
+            generated = model.generate(
+                **prompt,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                generation_config=GenerationConfig(max_new_tokens=shortest - done, do_sample=False),
+                stopping_criteria=[watcher],
+                logits_processor=[chooser],
+            )[:, fed:]
         fresh = generated.shape[1]
         for row, ids in zip(alive, generated.tolist(), strict=True):
             rows[row] += _until_end(ids, ends_of(model))

@@ -54,6 +54,25 @@ def recording(modules: Mapping[str, nn.Module], last: nn.Module | None = None) -
             handle.remove()
 
 
+@contextmanager
+def in_one_piece(module: nn.Module) -> Iterator[None]:
+    """Give a linear layer its input in one piece while the `with` lasts; the numbers stay as they are.
+
+    Of a (B, 1, D) slice, which is what an LM head gets in a prefill, `torch.nn.functional.linear` makes B products,
+    each of which reads all weights, and for bfloat16 on a CPU copies them first.
+    """
+
+    def hook(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # Not `contiguous`: that leaves a single row its strides, which `linear` looks at.
+        return tuple(one.clone(memory_format=torch.contiguous_format) for one in args)
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def execution_device(module: nn.Module) -> torch.device:
     """Tell where a module computes: its weights' device, or under offloading its hook's (weights are on `meta`).
 
