@@ -28,19 +28,26 @@ def compared(model: Answering, request: Request, whole: Request, run: RunSetting
     """
     decoder, both = model.pipeline.decoder, ((request, run), (whole, unpruned(run)))
     if not isinstance(decoder, Generating) or not decoder.compiles:
-        return _side_by_side(model, both, warm=1)
+        _warm(model, both)
+        return _timed(model, both)
     unfit = decoder.unfit
-    answer = _side_by_side(model, both, warm=run.max_new_tokens)  # or all shapes would be compiled while it is timed
+    _warm(model, both, run.max_new_tokens)  # or shapes would be compiled while they are timed
     if decoder.compiles and decoder.unfit == unfit:
-        return answer
+        answer = _timed(model, both)
+        if decoder.compiles and decoder.unfit == unfit:
+            return answer
     with decoder.uncompiled():
-        return _side_by_side(model, both, warm=1)
+        _warm(model, both)
+        return _timed(model, both)
 
 
-def _side_by_side(model: Answering, both: tuple[tuple[Request, RunSettings], ...], warm: int) -> Answer:
-    """Time each after a run of `warm` tokens: first calls are slower, whatever they do."""
+def _warm(model: Answering, both: tuple[tuple[Request, RunSettings], ...], tokens: int = 1) -> None:
+    """Answer each by so many tokens: first calls are slower, whatever they do."""
     for request, run in both:
-        model.run([request], replace(run, max_new_tokens=warm))
+        model.run([request], replace(run, max_new_tokens=tokens))
+
+
+def _timed(model: Answering, both: tuple[tuple[Request, RunSettings], ...]) -> Answer:
     answer, whole = (model.run([request], run)[0] for request, run in both)
     if answer.latency_s is None or whole.latency_s is None:
         return answer

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class Generating:
         self._model, self.share, self.unfit = model, True, 0
         self.plain = why_plain(model) if compile else ""
         self._steps = (steps or Steps(model)) if compile and not self.plain else None
+        self._plainly, self._lock = 0, Lock()
         if why := refusal(model):
             log.info("questions about one image are prefilled one by one: %s", why)
 
@@ -61,22 +63,25 @@ class Generating:
 
     @contextmanager
     def uncompiled(self) -> Iterator[None]:
-        """Decode without compiled steps as long as the `with` lasts."""
-        steps, self._steps = self._steps, None
+        """Decode without compiled steps as long as the `with` lasts, whichever thread asks."""
+        with self._lock:
+            self._plainly += 1
         try:
             yield
         finally:
-            self._steps = steps
+            with self._lock:
+                self._plainly -= 1
 
     def __call__(self, prompts: Sequence[Spliced], run: RunSettings, watch: Stopwatch) -> list[Future[Decoded]]:
         """Answer a batch of prompts; raises as `generate` does."""
-        if self._steps is not None:
+        steps = None if self._plainly else self._steps
+        if steps is not None:
             try:
-                return self._answered(prompts, run, watch, self._steps)
+                return self._answered(prompts, run, watch, steps)
             except Exception as error:  # compilers raise anything; what is the prompts' fault comes again below
                 full, why = is_out_of_memory(error), cut((str(error).strip().splitlines() or [""])[0])
                 if full or isinstance(error, InputError):
-                    self._steps.let_go()
+                    steps.let_go()
                 if isinstance(error, InputError) or (full and len(prompts) > 1):  # half of them may fit
                     raise
                 if full:  # a cache of fixed size has places that are never used: without, the question may fit
@@ -185,7 +190,7 @@ def _in_rounds(
         done, shortest = len(rows[alive[0]]), 1 if steps is not None else min(limits[row] for row in alive)
         watcher.restart()
         chooser.restart(alive, done - fed)
-        with in_one_piece(model.get_output_embeddings()):
+        with in_one_piece(model.get_output_embeddings()):  # not around `steps`, which would be compiled with the hook
             generated = model.generate(
                 **prompt,
                 attention_mask=mask,

@@ -97,9 +97,16 @@ def _prepared(
 
 
 def _finish(streams: Streams, found: Bench, flags: BenchFlags) -> None:
-    """Show and save what was found, if anything was."""
-    if not found.rows:
+    """Show and save what was found, if anything was.
+
+    Raises:
+        UsageError: nothing was, and nobody broke it off.
+    """
+    if not found.rows and found.partial:
         return
+    if not found.rows:
+        why = "; ".join(map(bench_table.unmeasured, found.unmeasured))
+        raise UsageError(f"nothing was measured ({why})", "give more --minutes, or fewer --sections and --batch-size")
     if flags.json is not None:
         content = {"adafv": __version__, "command": ["adafv", "bench"]} | found.to_json()
         try:

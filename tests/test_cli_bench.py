@@ -12,7 +12,7 @@ from rich.console import Console
 from adafv.bench import suite
 from adafv.bench.machine import Machine
 from adafv.bench.records import Bench, Row
-from adafv.bench.rounds import Speedup, Spread
+from adafv.bench.rounds import Rounds, Speedup, Spread
 from adafv.bench.selection import Selection
 from adafv_cli.rendering import bench_table
 from tests.cli_fakes import adafv
@@ -69,6 +69,15 @@ def test_what_cannot_be_measured_is_a_usage_error(args: tuple[str, ...], said: s
     assert said in result.stderr
 
 
+def test_a_time_that_suffices_for_nothing_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rounds, "take", lambda *_: None)
+    report = tmp_path / "bench.json"
+    result = adafv(*TINY, "--sections", "throughput", "--json", str(report))
+    assert (result.code, result.stdout) == (2, "")
+    assert "nothing was measured (throughput of tiny: not one round was finished in its time)" in result.stderr
+    assert "--minutes" in result.stderr and not report.exists()
+
+
 def test_only_what_was_asked_for_is_measured(tmp_path: Path) -> None:
     report = tmp_path / "bench.json"
     result = adafv(*TINY, "--sections", "vision,latency", "--json", str(report))
@@ -84,25 +93,30 @@ def test_only_what_was_asked_for_is_measured(tmp_path: Path) -> None:
 def test_no_width_cuts_a_number_or_loses_a_note(width: int) -> None:
     others = " and ".join(f"adafv 64 (select {one})" for one in ("image", "split"))
     overs = ("transformers, batch 1", "transformers, batch 16", "unpruned, batch 16")
-    spread, taken = Spread(160.4, 155.2, 165.1), dict.fromkeys(("vision", "prefill", "decode", "rest"), Spread(1, 1, 1))
+    spread, taken = (
+        Spread(160.4, 155.2, 165.1),
+        dict.fromkeys(("question", "vision", "prefill", "decode", "rest"), Spread(1, 1, 1)),
+    )
     rows = [
         Row(
             "throughput", "tiny", name, {"batch_size": 16}, 2, taken, spread, flops_ratio=4, attained=0.5,
             speedups=tuple(Speedup(over, 3.14, 12.44, 13.85, told_apart=True) for over in overs),
             bound_s={"question": 1e-4}, peak_bytes=2**34, notes=(f"the cheapest, not told apart from {others}",),
         )
-        for name in ("unpruned, nothing shared, batch 16", "adafv 64 (select image), batch 16")
+        for name in ("unpruned, each prefilled, batch 16", "adafv 64 (select image), batch 16")
     ]  # fmt: skip
     file = StringIO()
     Console(width=width, file=file).print(
         *bench_table.pictures(Bench(Machine("a CPU", 1, None, 1e10, {}, {}), {}, rows), width)
     )
-    shown = file.getvalue()
+    shown = " ".join(file.getvalue().split())  # the last sentence may have any number of lines
     assert shown.count("(155 to 165)") == 2
     assert shown.count("3.14x") == 2 * 3 + 1  # and once more in the last sentence
     assert shown.count("(12.4 to 13.8)") == 2 * 3 + 1
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
     assert shown.split().count("cheapest,") == 2
+    titles = {"vision", "prefill", "decode", "rest", "bound", "reached"}
+    assert titles <= set(shown.split()) or width < 160
 
 
 def test_a_checkpoint_needs_an_image() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -44,8 +45,11 @@ class Machine:
         return torch.bfloat16 if half >= 0.9 * single else torch.float32
 
     def bound(self, flops: float, moved: float, dtype: str) -> float:
-        """Work out the seconds that `flops` of matrix work over `moved` bytes of weights take at least."""
-        return max(flops / self.matrix_flops[dtype], moved / self.bytes_per_s)
+        """Work out the seconds that `flops` of matrix work over `moved` bytes of weights take at least.
+
+        Of a dtype whose rate was not measured, the bytes alone count.
+        """
+        return max(flops / self.matrix_flops.get(dtype, math.inf), moved / self.bytes_per_s)
 
 
 def probe(device: torch.device) -> Machine:

@@ -15,7 +15,7 @@ STOCK, UNPRUNED = "transformers", "unpruned"
 """The two variants that everything is compared with."""
 SECTIONS = ("latency", "pruners", "throughput", "vision", "synchronisations", "compiled")
 """Kinds of measurement, in the order that they are made in."""
-ALONE = "unpruned, nothing shared"  # by the questions about an image: each has a prefill of its own
+ALONE = "unpruned, each prefilled"  # whole, also where questions about an image begin alike
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ class Stages:
         count: of the answers.
         seconds: of each stage.
         flops: of each stage.
-        steps: forwards behind the first tokens, each of which reads the language model's weights.
+        batches, steps: prefills, and forwards behind them, each of which reads the language model's weights.
     """
 
     count: int
     seconds: dict[str, float]
     flops: dict[str, int]
+    batches: float
     steps: float
 
     @classmethod
@@ -43,7 +44,8 @@ class Stages:
         sums = [sum(times) for times in zip(*batches, strict=True)]
         spent = [_flops(answer.flops) for answer in answers if answer.flops is not None]
         total = {name: sum(one[name] for one in spent) for name in STAGES if name != "prune"}
-        return cls(len(answers), dict(zip(STAGES, sums, strict=False)), total, sum(batches.values()))
+        seconds = dict(zip(STAGES, sums, strict=False))
+        return cls(len(answers), seconds, total, len(batches), sum(batches.values()))
 
     @classmethod
     def alone(cls, first: Answer, batch_size: int) -> Stages:
@@ -54,7 +56,7 @@ class Stages:
             batch_size: of those who make answers like it.
         """
         steps = 0 if first.tokens is None else (first.tokens.generated - 1) / batch_size
-        return cls(1, {}, {} if first.flops is None else _flops(first.flops), steps)
+        return cls(1, {}, {} if first.flops is None else _flops(first.flops), 1 / batch_size, steps)
 
     def per_answer(self, whole: float) -> dict[str, float]:
         """Divide the stages' seconds by the answers, `rest` being what they leave of `whole` seconds."""
@@ -73,10 +75,10 @@ class Stages:
     def bounds(self, subject: Subject, machine: Machine) -> dict[str, float]:
         """Work out the least seconds of an answer, by stage and of the whole `question`.
 
-        Vision and prefill take their FLOPs at the machine's matrix rate, decoding takes that or the reading of the
-        language model's weights for every step, whichever is longer.
+        That is the FLOPs at the machine's matrix rate, or the reading of the language model's weights for every prefill
+        and every step behind it, whichever is longer. How often the tower's are read is not told: they are left out.
         """
-        moved = {"decode": self.steps * subject.text_bytes}
+        moved = {"prefill": self.batches * subject.text_bytes, "decode": self.steps * subject.text_bytes}
         least = {name: machine.bound(value, moved.get(name, 0), subject.dtype) for name, value in self.flops.items()}
         return {name: value / self.count for name, value in (least | {"question": sum(least.values())}).items()}
 

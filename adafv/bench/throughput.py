@@ -76,7 +76,7 @@ class Throughput:
         self._peaks: dict[str, int | None] = {}
         self._full: dict[str, str] = {}
         self._spent: dict[str, Stages] = {}
-        self._whole: Answer | None = None  # an unpruned one that shares nothing: what stock does for every question
+        self._whole: Answer | None = None  # an unpruned one, charged for all: stock does at least as much for every one
 
     def rounds(self) -> Rounds:
         """List the variants."""
@@ -93,8 +93,8 @@ class Throughput:
         start = watch.now()
         try:
             with peak.watched():
-                answers = self._ours(way) if way.who != STOCK else []
-                count = len(answers) or self._stock(way)
+                answers = [] if way.who == STOCK else self._ours(way)
+                count = self._stock(way) if way.who == STOCK else len(answers)
         except (RuntimeError, OutOfMemoryError) as error:
             if not (isinstance(error, OutOfMemoryError) or is_out_of_memory(error)):
                 raise
@@ -102,10 +102,10 @@ class Throughput:
             return {}
         whole = watch.now() - start
         self._peaks[way.name] = peak.bytes
-        if not answers:
+        if way.who == STOCK:
             return {"question": whole / count}
         if way.who == UNPRUNED:
-            self._whole = self._whole or answers[0]
+            self._whole = next(one for one in answers if one.flops is not None and one.flops.vision)
         self._spent[way.name] = spent = Stages.of(answers)
         return {"question": whole / count} | spent.per_answer(whole)
 

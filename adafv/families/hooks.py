@@ -56,7 +56,7 @@ def recording(modules: Mapping[str, nn.Module], last: nn.Module | None = None) -
 
 @contextmanager
 def in_one_piece(module: nn.Module) -> Iterator[None]:
-    """Give a linear layer its input in one piece while the `with` lasts; the numbers stay as they are.
+    """Give a linear layer its input in one piece while the `with` lasts: a copy with the same numbers.
 
     Of a (B, 1, D) slice, which is what an LM head gets in a prefill, `torch.nn.functional.linear` makes B products,
     each of which reads all weights, and for bfloat16 on a CPU copies them first.

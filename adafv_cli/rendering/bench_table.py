@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from adafv.bench.rounds import Speedup, Spread
 
 _SPARE = (  # go first to last
-    "bound TPOT", "prune", "score", "peak GiB", "rest", "decode", "vision", "prefill", "reached", "by FLOPs", "bound",
     "note",
+    "bound TPOT", "prune", "score", "peak GiB", "rest", "decode", "vision", "prefill", "reached", "by FLOPs", "bound",
 )  # fmt: skip
 _NOTE = 24  # columns for a note
 _STAGES = ("vision", "score", "prune", "prefill", "decode", "rest")
@@ -46,7 +46,7 @@ def show(streams: Streams, bench: Bench) -> None:
         for row in bench.rows:
             streams.record(asdict(row) | {"partial": bench.partial})
         for one in bench.unmeasured:
-            streams.note(_unmeasured(one))
+            streams.note(unmeasured(one))
         streams.say(sentence(bench))
         return
     streams.picture(*pictures(bench, streams.width))
@@ -62,7 +62,7 @@ def pictures(bench: Bench, width: int) -> list[RenderableType]:
         found += [Text(), heading, *_table(rows, width)]
     if bench.unmeasured:
         found.append(Text())
-    found += [Text(f"not measured: {_unmeasured(one)}", "dim") for one in bench.unmeasured]
+    found += [Text(f"not measured: {unmeasured(one)}", "dim") for one in bench.unmeasured]
     return [*found, Text(), sentence(bench)]
 
 
@@ -93,7 +93,8 @@ def _machine(bench: Bench) -> Text:
     return Text.assemble((f"{machine.device}{threads}: ", "bold"), f"{rates}, memory {moved} (measured)")
 
 
-def _unmeasured(one: Unmeasured) -> str:
+def unmeasured(one: Unmeasured) -> str:
+    """Say of what is missing why."""
     return f"{one.section} of {one.subject}: {one.reason}"
 
 
