@@ -84,3 +84,5 @@ def use(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hf_api(), "endpoint", endpoint)
+    # The client asks the hub once a process who may be running it, when it is first used: by whichever test that is.
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", {}, raising=False)
